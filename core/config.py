@@ -1,0 +1,109 @@
+"""Binds config sections to the code they configure; every mistake names the key to change.
+
+Leaves the values themselves to `configs/` and the defaults to the signatures of what is bound.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+class ConfigError(ValueError):
+    """A mistake in a config: printed as one line by the launchers, which then leave with code 3."""
+
+
+def _nearest(name: str, choices) -> str:
+    close = difflib.get_close_matches(str(name), [str(c) for c in choices], n=1, cutoff=0.4)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def choose(table: Mapping[str, Any], name: str, key: str) -> Any:
+    """The entry of `table` that a config names.
+
+    Args:
+        table: choices by name, for example `LOSSES`.
+        name: what the config says.
+        key: where it says so, for example `config.losses.main.name`.
+
+    Raises:
+        ConfigError: no such entry; lists the choices and the nearest.
+    """
+    if name not in table:
+        raise ConfigError(f"{key} is {name!r}, which is not among: {', '.join(sorted(table))}.{_nearest(name, table)}")
+    return table[name]
+
+
+def check_keys(section: Mapping[str, Any], allowed, key: str) -> None:
+    """Refuses keys of `section` outside `allowed`.
+
+    Raises:
+        ConfigError: names the key, the nearest valid one and all of them.
+    """
+    for name in section:
+        if name not in allowed:
+            raise ConfigError(f"{key}.{name} is not a key; valid ones: {', '.join(sorted(allowed)) or 'none'}.{_nearest(name, allowed)}")
+
+
+def options_of(target: Callable) -> dict[str, Any]:
+    """Options of a function (keyword-only, with a default) or of a Linen module or class (its own fields), with defaults."""
+    if inspect.isclass(target) and dataclasses.is_dataclass(target):
+        return {
+            f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            for f in dataclasses.fields(target)
+            if f.init and f.name not in ("parent", "name")  # the two that Linen adds to every module
+        }
+    parameters = inspect.signature(target).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
+def bind(target: Callable, options: Mapping[str, Any], key: str) -> functools.partial:
+    """Fixes the options of `target` from a config section; the signature is the schema.
+
+    Args:
+        target: a function with keyword-only options, or a class.
+        options: the config section.
+        key: its path, for example `config.losses.main.options`.
+
+    Raises:
+        ConfigError: an option that `target` does not have, or a value of another kind than the default's.
+    """
+    allowed = options_of(target)
+    check_keys(options, allowed, key)
+    for name, value in options.items():
+        _check_kind(value, allowed[name], f"{key}.{name}")
+    return functools.partial(target, **{name: plain(value) for name, value in options.items()})
+
+
+def _check_kind(value: Any, default: Any, key: str) -> None:
+    for kind in (bool, str, int, float):
+        if isinstance(default, kind):
+            fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+            if value is not None and not fits:
+                raise ConfigError(f"{key} is {value!r}, a {type(value).__name__}; it must be a {kind.__name__} such as {default!r}.")
+            return
+
+
+def plain(config: Any) -> Any:
+    """A config as dicts, lists and scalars, ready for JSON."""
+    if isinstance(config, ConfigDict):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {str(k): plain(v) for k, v in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(v) for v in config]
+    return config
+
+
+def differences(old: Any, new: Any, key: str = "config") -> list[str]:
+    """One line per leaf in which two configs differ: `config.seed: 0 -> 1`."""
+    old, new = plain(old), plain(new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = list(old) + [n for n in new if n not in old]
+        absent = "(absent)"
+        return [line for n in names for line in differences(old.get(n, absent), new.get(n, absent), f"{key}.{n}")]
+    return [] if old == new else [f"{key}: {old!r} -> {new!r}"]

@@ -1,0 +1,28 @@
+"""Strict defaults for every test: 8 virtual CPU devices, rank promotion raises, shapes are checked."""
+
+import os
+import pathlib
+import tempfile
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiled programs are kept between runs: most of the suite's time is compilation.
+jax.config.update("jax_compilation_cache_dir", os.environ.get("TANDEM_TEST_CACHE", os.path.join(tempfile.gettempdir(), "tandem-test-cache")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+install_import_hook(["losses", "models"], "beartype.beartype")
+
+SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets; a test that needs it is skipped where it is missing."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"needs the folder of real data at {SHARED_DATA}")
+    return SHARED_DATA

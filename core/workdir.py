@@ -1,0 +1,89 @@
+"""The folder of a run: whole-file JSON, the config that made it, and the lock of its writer.
+
+Parts: `config.json environment.json tokenizer/ metrics.jsonl checkpoints/<step>/ evals/<step>/<label>.json report.html done.json lock`.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+from core.config import ConfigError, differences, plain
+
+
+def write_json(path: os.PathLike, value: Any) -> None:
+    """Writes a file that a reader sees whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(value, file, indent=1, allow_nan=False)
+            file.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def read_json(path: os.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON; names the file.
+    """
+    text = pathlib.Path(path).read_text()
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); it was cut off or edited.") from error
+
+
+def claim_config(workdir: pathlib.Path, config, *, allow_change: bool = False) -> None:
+    """Writes the config of a new run, or checks it against the one that made the folder.
+
+    What is logged and evaluated may change freely: neither alters what a step computes.
+
+    Raises:
+        ConfigError: the folder was made with another config; lists every differing key.
+    """
+    config = plain(config)
+    path = workdir / "config.json"
+    if path.exists():
+        found = differences(_comparable(read_json(path)), _comparable(config))
+        if found and not allow_change:
+            raise ConfigError(
+                f"{workdir} was made with another config; differing keys: " + "; ".join(found) +
+                ". Choose another --workdir, or pass --allow_config_change to go on from its last checkpoint."
+            )  # fmt: skip
+    write_json(path, config)
+
+
+def _comparable(config: dict) -> dict:
+    return {section: value for section, value in config.items() if section not in ("log", "evals")}
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path):
+    """Holds the folder for one writer; the lock goes when the process does, however it ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigError(f"{workdir} is being trained by process {file.read().strip() or 'unknown'}; choose another --workdir.") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,95 @@
+"""The dual encoder: which tower reads which view of a batch, and the learned scale and bias of the logits."""
+
+import math
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from core.config import ConfigError, bind, check_keys, choose
+from models import TOWERS
+from models.layers import axes, unit
+
+LOG_SCALE_MAX = math.log(100.0)  # CLIP: a larger scale was unstable
+
+
+class DualEncoder(nn.Module):
+    """Applies each view's tower and names what comes out.
+
+    `towers` holds a Linen module per label; `views` maps a view of the batch to a label, and two views may share one.
+    """
+
+    towers: Mapping[str, nn.Module]
+    views: Mapping[str, str]
+    temperature_init: float = 0.07
+    logit_bias_init: float | None = None
+
+    def setup(self):
+        self.log_logit_scale = self.param("log_logit_scale", axes(nn.initializers.constant(-math.log(self.temperature_init))), ())
+        if self.logit_bias_init is not None:
+            self.logit_bias = self.param("logit_bias", axes(nn.initializers.constant(self.logit_bias_init)), ())
+
+    def __call__(
+        self,
+        batch: Mapping[str, Array],
+        keys: Mapping[str, Key[Array, " B"]] | None = None,
+        capture: Mapping[str, tuple[str, ...]] | None = None,
+        hooks: Mapping[str, object] | None = None,
+    ) -> dict[str, Array]:
+        """Named arrays of a step: `z_<view>` of unit length, `<output>_<view>` as captured, `logit_scale`, `logit_bias`.
+
+        Args:
+            batch: views by name; `<view>_mask` beside a text view. Views that the batch lacks are left out.
+            keys: one dropout key per example and view; None switches dropout off.
+            capture: extra outputs per view (`tokens`, `layers`, `layers_pooled`).
+            hooks: a layer hook per view.
+        """
+        arrays = {"logit_scale": jnp.exp(self.log_logit_scale)}
+        if self.logit_bias_init is not None:
+            arrays["logit_bias"] = self.logit_bias
+        for view in [v for v in self.views if v in batch]:
+            asked = tuple((capture or {}).get(view, ()))
+            out = self.encode(view, batch[view], batch.get(f"{view}_mask"), (keys or {}).get(view), asked, (hooks or {}).get(view))
+            arrays |= {f"z_{view}" if name == "embedding" else f"{name}_{view}": array for name, array in out.items()}
+        return arrays
+
+    def encode(self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None) -> dict[str, Array]:
+        """One view through its tower; an extra axis (`[B K T]`, hard negatives) is folded into the batch and back."""
+        tower = self.towers[self.views[view]]
+        folded = x.ndim == 3
+        if folded:
+            shape, x, mask = x.shape, x.reshape(-1, x.shape[-1]), None if mask is None else mask.reshape(-1, mask.shape[-1])
+            keys = None if keys is None else jax.vmap(lambda key: jax.random.split(key, shape[1]))(keys).reshape(-1)
+        out = dict(tower(x, mask, keys, capture=capture, hook=hook))
+        out["embedding"] = unit(out["embedding"])
+        return {name: a.reshape(shape[:2] + a.shape[1:]) for name, a in out.items()} if folded else out
+
+
+def build(model, vocab_size: int | None = None) -> DualEncoder:
+    """The dual encoder that `config.model` describes.
+
+    Args:
+        model: the config section: `towers.<label> = {name, options, init}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
+        vocab_size: of the run's tokenizer, if it has one.
+
+    Raises:
+        ConfigError: unknown keys or choices, a view of an unknown tower, towers that do not share an output width,
+            or a vocabulary larger than a text tower's table.
+    """
+    check_keys(model, ("towers", "views", "temperature_init", "logit_bias_init"), "config.model")
+    towers = {}
+    for label, entry in model.towers.items():
+        key = f"config.model.towers.{label}"
+        check_keys(entry, ("name", "options"), key)
+        towers[label] = bind(choose(TOWERS, entry.name, f"{key}.name"), entry.options, f"{key}.options")()
+        size = getattr(towers[label], "vocab_size", None)
+        if size is not None and vocab_size is not None and vocab_size > size:
+            raise ConfigError(f"{key}.options.vocab_size is {size}, but the tokenizer has {vocab_size} tokens; set it to at least {vocab_size}.")
+    for view, label in model.views.items():
+        choose(towers, label, f"config.model.views.{view}")
+    dims = {label: tower.embed_dim for label, tower in towers.items()}
+    if len(set(dims.values())) > 1:
+        raise ConfigError(f"towers must end in one shared width, found embed_dim = {dims}; change config.model.towers.<label>.options.embed_dim.")
+    return DualEncoder(towers=towers, views=dict(model.views), temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init)

@@ -1,0 +1,82 @@
+"""Small parts that towers share: initialisers with logical axes, activations, dropout, pixel scaling.
+
+Logical axes (what `core.mesh` maps to mesh axes): `vocab`, `embed` (tower width), `mlp`, `heads`, `head_dim`, `output`
+(the shared space), `position`, `channels_in`, `channels_out`.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Num
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def axes(init, *names: str | None):
+    """An initialiser whose array carries the logical axis of each dimension."""
+    return nn.with_logical_partitioning(init, names)
+
+
+def dense(features: int, names: tuple[str, str], *, init=None, use_bias: bool = True, dtype=None, name: str) -> nn.Dense:
+    """A linear layer `[in, out]` whose kernel has logical axes `names`."""
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=axes(init or nn.initializers.xavier_uniform(), *names),
+        bias_init=axes(nn.initializers.zeros, names[1]),
+        name=name,
+    )
+
+
+def layer_norm(eps: float, dtype, name: str) -> nn.LayerNorm:
+    """LayerNorm with the two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large."""
+    return nn.LayerNorm(
+        epsilon=eps,
+        dtype=dtype,
+        use_fast_variance=False,
+        scale_init=axes(nn.initializers.ones, "embed"),
+        bias_init=axes(nn.initializers.zeros, "embed"),
+        name=name,
+    )
+
+
+def dropout(x: Float[Array, "B ..."], rate: float, keys: Key[Array, " B"] | None, site: int | Array) -> Float[Array, "B ..."]:
+    """Inverted dropout with one key per example, so that neither mesh nor gradient caching changes a mask.
+
+    Args:
+        x: activations.
+        rate: probability of a zero.
+        keys: one per row of the *global* batch; None (evaluation) returns `x` unchanged.
+        site: distinguishes the places of one forward pass; may be traced.
+    """
+    if keys is None or rate == 0.0:
+        return x
+    draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), 1.0 - rate, x.shape[1:])
+    return jnp.where(jax.vmap(draw)(keys), x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def scale_pixels(image: Num[Array, "B H W C"], mean: Sequence[float], std: Sequence[float], dtype) -> Float[Array, "B H W C"]:
+    """(x / 255 - mean) / std for uint8 images; float images are taken as already scaled to 0-1.
+
+    Images travel to the device as bytes, a quarter of the size; one mean and std serve all channels if only one is given.
+    """
+    if image.dtype == jnp.uint8:
+        image = image.astype(jnp.float32) / 255.0
+    shape = (1, 1, 1, -1)
+    scaled = (image - jnp.asarray(mean, jnp.float32).reshape(shape)) / jnp.asarray(std, jnp.float32).reshape(shape)
+    return scaled.astype(dtype)
+
+
+def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Rows of length one, computed in float32 or wider; a zero row stays zero and has a finite gradient."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

@@ -1,0 +1,70 @@
+"""A small residual convolutional tower without batch statistics, for images too small or too few for a transformer."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Num
+
+from models.layers import axes, dense, dropout, scale_pixels
+
+
+class ResNet(nn.Module):
+    """Stages of pre-activation residual blocks, each stage at half the resolution of the one before.
+
+    GroupNorm instead of BatchNorm: no example sees another, so the batch may be split, padded or cached at will.
+
+    Source: He et al. 2016 (arXiv:1603.05027); GroupNorm as in Kolesnikov et al. 2020 (BiT, arXiv:1912.11370), without weight standardisation.
+    """
+
+    widths: Sequence[int] = (32, 64, 128)
+    blocks: Sequence[int] = (1, 1, 1)
+    stem_stride: int = 2
+    channels: int = 3
+    embed_dim: int = 256
+    groups: int = 8
+    dropout: float = 0.0
+    pixel_mean: tuple[float, ...] = (0.5,)
+    pixel_std: tuple[float, ...] = (0.5,)
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, image: Num[Array, "B H W C"], mask=None, keys: Key[Array, " B"] | None = None, *, capture: tuple[str, ...] = (), hook=None
+    ) -> dict[str, Float[Array, "..."]]:
+        """Returns `embedding [B embed_dim]`, and `tokens [B h*w widths[-1]]` if captured.
+
+        Raises:
+            ValueError: another number of channels than the tower was made for, a hook, or a capture that it does not have.
+        """
+        if image.shape[-1] != self.channels:
+            raise ValueError(f"images with {image.shape[-1]} channels, but the tower takes {self.channels}; change its options.channels.")
+        if hook is not None or set(capture) - {"tokens"}:
+            raise ValueError("a resnet has no transformer layers to hook or capture; use the vit tower, or capture only 'tokens'.")
+        x = scale_pixels(image, self.pixel_mean, self.pixel_std, self.dtype)
+        x = self._conv(x, self.widths[0], 3, self.stem_stride, "stem")
+        for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            for index in range(count):
+                x = self._block(x, width, 2 if stage and not index else 1, f"stage_{stage}_block_{index}")
+        x = self._norm(x, "norm")
+        pooled = dropout(x.mean(axis=(1, 2)).astype(jnp.float32), self.dropout, keys, 0)
+        init = nn.initializers.normal(self.widths[-1] ** -0.5)
+        embedding = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection")(pooled) if self.embed_dim else pooled
+        return {"embedding": embedding} | ({"tokens": x.reshape(x.shape[0], -1, x.shape[-1])} if "tokens" in capture else {})
+
+    def _block(self, x, width: int, stride: int, name: str):
+        y = self._norm(x, f"{name}_norm_0")
+        # The shortcut reads the normalised input where the shape changes, as in the pre-activation design.
+        shortcut = x if x.shape[-1] == width and stride == 1 else self._conv(y, width, 1, stride, f"{name}_shortcut")
+        y = self._conv(y, width, 3, stride, f"{name}_conv_0")
+        y = self._conv(self._norm(y, f"{name}_norm_1"), width, 3, 1, f"{name}_conv_1")
+        return shortcut + y
+
+    def _norm(self, x, name: str):
+        affine = dict(scale_init=axes(nn.initializers.ones, "channels_out"), bias_init=axes(nn.initializers.zeros, "channels_out"))
+        return jax.nn.relu(nn.GroupNorm(num_groups=min(self.groups, x.shape[-1]), dtype=self.dtype, use_fast_variance=False, name=name, **affine)(x))
+
+    def _conv(self, x, width: int, size: int, stride: int, name: str):
+        init = axes(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), None, None, "channels_in", "channels_out")
+        return nn.Conv(width, (size, size), (stride, stride), padding="SAME", use_bias=False, dtype=self.dtype, kernel_init=init, name=name)(x)

@@ -1,0 +1,98 @@
+"""Text tower: token and position embeddings, pre-norm blocks, pooling, projection. CLIP's text transformer by its defaults."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from models import pooling
+from models.layers import axes, dense, dropout, layer_norm
+from models.transformer import Block, Hook, Stack
+
+
+class Text(nn.Module):
+    """Token ids to one vector.
+
+    `causal=True, pooling="eos"` is CLIP's text tower: tokens after the end-of-text token never change the output.
+    `causal=False, pooling="mean"` is a bidirectional encoder that leaves padding out by the mask.
+    `length` bounds the number of tokens; shorter batches use the first rows of the position table.
+
+    Source: Radford et al. 2021 (arXiv:2103.00020), initialisation as in the released code.
+    """
+
+    vocab_size: int = 1024
+    length: int = 32
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    mlp_ratio: float = 4.0
+    embed_dim: int = 256  # 0: the pooled state itself
+    activation: str = "gelu"
+    causal: bool = True
+    pooling: str = "eos"
+    eos_id: int = 2
+    dropout: float = 0.0
+    norm_eps: float = 1e-5
+    dtype: str = "float32"
+    scan: bool = False
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+        *,
+        capture: tuple[str, ...] = (),
+        hook: Hook | None = None,
+    ) -> dict[str, Float[Array, "..."]]:
+        """Returns `embedding [B embed_dim]` and what `capture` names of `tokens`, `layers`, `layers_pooled`.
+
+        Raises:
+            ValueError: more tokens than `length`.
+        """
+        if ids.shape[1] > self.length:
+            raise ValueError(
+                f"texts of {ids.shape[1]} tokens, but the position table holds {self.length}; set config.data.transforms.text.options.length "
+                f"to {self.length} or raise the tower's options.length."
+            )
+        table = self.param("token_embedding", axes(nn.initializers.normal(0.02), "vocab", "embed"), (self.vocab_size, self.width))
+        position = self.param("position_embedding", axes(nn.initializers.normal(0.01), "position", "embed"), (self.length, self.width))
+        x = (jnp.take(table, ids, axis=0) + position[None, : ids.shape[1]]).astype(self.dtype)
+        x = dropout(x, self.dropout, keys, 0)
+        # CLIP's depth-aware widths: residual branches start small, so that the sum over layers keeps its scale.
+        residual = self.width**-0.5 * (2 * self.layers) ** -0.5
+        block = Block(
+            self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout, (residual, (2 * self.width) ** -0.5, residual),
+            self.dtype, parent=None,
+        )  # fmt: skip
+        # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
+        stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
+        x, after, layers = stack(x, None if self.causal else mask, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
+        mask = mask if self.causal else after
+        norm = layer_norm(self.norm_eps, self.dtype, "norm")
+        pool = pooling.make(self.pooling, "the text tower's options.pooling", heads=self.heads, norm_eps=self.norm_eps, dtype=self.dtype)
+        init = nn.initializers.normal(self.width**-0.5)
+        project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+        finish = lambda hidden: project(pool(norm(hidden), mask, ids == self.eos_id).astype(jnp.float32))
+        return outputs(x, layers, norm, finish, capture)
+
+
+def outputs(x, layers, norm, finish, capture: tuple[str, ...]) -> dict[str, Float[Array, "..."]]:
+    """What a tower returns: the embedding, and the inner states that were asked for.
+
+    Args:
+        x: last hidden states `[B T w]`.
+        layers: states after each layer `[N B T w]`, or None.
+        norm: the final norm.
+        finish: hidden states to an embedding.
+        capture: any of `tokens` (normed states), `layers` (as they are), `layers_pooled` `[N B d]` (each layer through `finish`).
+    """
+    result = {"embedding": finish(x)}
+    if "tokens" in capture:
+        result["tokens"] = norm(x)
+    if "layers" in capture:
+        result["layers"] = layers
+    if "layers_pooled" in capture:
+        result["layers_pooled"] = jnp.stack([finish(layer) for layer in layers])
+    return result

@@ -1,0 +1,103 @@
+"""Vision transformer: patches, position table, pre-norm blocks, pooling, projection."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Num
+
+from core.config import ConfigError
+from models import pooling
+from models.layers import axes, dense, dropout, layer_norm, scale_pixels
+from models.position import sincos_2d
+from models.text import outputs
+from models.transformer import Block, Hook, Stack
+
+
+class ViT(nn.Module):
+    """Images to one vector.
+
+    `pooling` is `mean`, `attention` (a learned probe, the SigLIP head) or `cls` (a class token without a position, put first).
+    `posemb` is `learn` or `sincos2d`, added before the class token.
+
+    Source: Dosovitskiy et al. 2021 (arXiv:2010.11929); pooling and initialisation as in big_vision.
+    """
+
+    image_size: int = 32
+    patch_size: int = 4
+    channels: int = 3
+    width: int = 192
+    layers: int = 6
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    embed_dim: int = 256  # 0: the pooled state itself
+    activation: str = "gelu_tanh"
+    pooling: str = "mean"
+    posemb: str = "learn"
+    dropout: float = 0.0
+    norm_eps: float = 1e-6
+    pixel_mean: tuple[float, ...] = (0.5,)
+    pixel_std: tuple[float, ...] = (0.5,)
+    dtype: str = "float32"
+    scan: bool = False
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Num[Array, "B H W C"],
+        mask=None,
+        keys: Key[Array, " B"] | None = None,
+        *,
+        capture: tuple[str, ...] = (),
+        hook: Hook | None = None,
+    ) -> dict[str, Float[Array, "..."]]:
+        """Returns `embedding [B embed_dim]` and what `capture` names of `tokens`, `layers`, `layers_pooled`.
+
+        Args:
+            image: uint8 in 0-255, or float already in 0-1.
+            mask: unused; images have no padding.
+
+        Raises:
+            ValueError: images of another size than the tower was made for.
+        """
+        self._check(image.shape)
+        x = dropout(self._embed(image), self.dropout, keys, 0)
+        if self.pooling == "cls":
+            token = self.param("class_token", axes(nn.initializers.zeros, None, None, "embed"), (1, 1, self.width))
+            x = jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width)), x], axis=1)
+        block = Block(
+            self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype, parent=None
+        )
+        stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
+        x, after, layers = stack(x, None, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
+        norm = layer_norm(self.norm_eps, self.dtype, "norm")
+        pool = pooling.make(self.pooling, "the vit tower's options.pooling", heads=self.heads, norm_eps=self.norm_eps, dtype=self.dtype)
+        init = nn.initializers.normal(self.width**-0.5)
+        project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+        return outputs(x, layers, norm, lambda hidden: project(pool(norm(hidden), after).astype(jnp.float32)), capture)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        wanted = (self.image_size, self.image_size, self.channels)
+        if shape[1:] != wanted:
+            raise ValueError(f"images of {shape[1:]}, but the tower takes {wanted}; change its options.image_size or options.channels, or the source's size.")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the tower's options.patch_size.")
+
+    def _embed(self, image: Num[Array, "B H W C"]) -> Float[Array, "B p w"]:
+        """Linear patch embedding plus positions. A convolution whose stride is its kernel is one matrix product, and faster so on CPU."""
+        x = scale_pixels(image, self.pixel_mean, self.pixel_std, self.dtype)
+        size, side = self.patch_size, self.image_size // self.patch_size
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
+        kernel = self.param("patch_kernel", axes(init, None, None, "channels_in", "embed"), (size, size, self.channels, self.width))
+        bias = self.param("patch_bias", axes(nn.initializers.zeros, "embed"), (self.width,))
+        patches = x.reshape(-1, side, size, side, size, self.channels).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side * side, size * size * self.channels)
+        x = patches @ kernel.reshape(-1, self.width).astype(self.dtype)
+        # Added in float32: bfloat16 would lose small learned offsets.
+        return (x.astype(jnp.float32) + bias + self._positions(side)).astype(self.dtype)
+
+    def _positions(self, side: int) -> Float[Array, "1 p w"]:
+        if self.posemb == "sincos2d":
+            return jnp.asarray(sincos_2d(side, side, self.width))[None]
+        if self.posemb != "learn":
+            raise ConfigError(f"the vit tower's options.posemb is {self.posemb!r}; choices: learn, sincos2d.")
+        init = nn.initializers.normal(self.width**-0.5)
+        return self.param("position_embedding", axes(init, None, "position", "embed"), (1, side * side, self.width))

@@ -1,0 +1,8 @@
+"""Losses by the name a config uses."""
+
+from losses import infonce, sigmoid
+
+LOSSES = {
+    "infonce": infonce.infonce,
+    "sigmoid": sigmoid.sigmoid,
+}

@@ -1,0 +1,42 @@
+"""Random batches for the tests of the losses."""
+
+import inspect
+
+import numpy as np
+
+OPTIONAL = ("id", "alias", "zn", "weight")
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def batch(seed=0, queries=8, passages=None, width=6, hard=2, classes=4, padded=2, dtype=np.float32):
+    """Every array that a loss over pairs may ask for, by parameter name; the last `padded` rows are padding."""
+    rng = np.random.default_rng(seed)
+    weight = rng.uniform(0.5, 2.0, queries)
+    weight[queries - padded :] = 0
+    arrays = {
+        "zq": unit(rng.normal(size=(queries, width))),
+        "zp": unit(rng.normal(size=(passages or queries, width))),
+        "zn": unit(rng.normal(size=(queries, hard, width))),
+        "logit_scale": np.array(rng.uniform(1, 12)),
+        "logit_bias": np.array(rng.uniform(-4, 0)),
+        "weight": weight,
+    }
+    arrays = {name: value.astype(dtype) for name, value in arrays.items()}
+    return arrays | {
+        "id": rng.integers(0, classes, queries).astype(np.int32),
+        "alias": rng.integers(0, 2 * classes, queries).astype(np.int32),
+    }
+
+
+def inputs(loss, arrays, without=()):
+    """Those of `arrays` that are parameters of `loss`."""
+    names = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    return {name: arrays[name] for name in names if name not in without}
+
+
+def trainable(arrays):
+    """Names of the arrays that have gradients."""
+    return [name for name in arrays if name in ("zq", "zp", "zn", "logit_scale", "logit_bias")]

@@ -1,0 +1,197 @@
+"""The eval job: reads committed checkpoints of a workdir, writes one JSON file per evaluator and step, and nothing else of the run.
+
+Its own process on its own mesh; may run beside training, after it, twice at once, or again after a kill: a result that is there is
+never computed again.
+"""
+
+import importlib.metadata
+import logging
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+import retrieval
+from core.checkpoint import committed_steps
+from core.config import ConfigError, bind, check_keys, choose
+from core.workdir import read_json, write_json
+from evals import EVALUATORS
+from evals.evaluation import Evaluation, direction
+from input_pipeline import SOURCES
+from losses.entries import apply_entry, entries
+
+log = logging.getLogger(__name__)
+
+
+class Encoders(dict):
+    """What evaluators see of a model: encode functions by view, the learned scale and bias, and its training losses."""
+
+    def __init__(self, encoder: retrieval.Encoder):
+        super().__init__({view: partial(encoder.encode, view=view) for view in encoder.views})
+        self.logit_scale, self.logit_bias = encoder.logit_scale, encoder.logit_bias
+        self.losses = [(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in entries(encoder.config.losses)]
+
+
+def _mean(entry, arrays):
+    value, weight, _ = apply_entry(entry, arrays)
+    return (value * weight).sum() / weight.sum()
+
+
+def check(config) -> None:
+    """Refuses a config whose evals could not run; builds nothing.
+
+    Raises:
+        ConfigError: unknown evaluator, source, key or option.
+    """
+    for label, entry in config.evals.items():
+        key = f"config.evals.{label}"
+        check_keys(entry, ("name", "every_steps", "data", "options"), key)
+        bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
+        check_keys(entry.data, ("name", "options"), f"{key}.data")
+        bind(choose(SOURCES, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
+    if config.checkpoint.best is not None:
+        choose(config.evals, config.checkpoint.best, "config.checkpoint.best")
+
+
+def run(
+    workdir: pathlib.Path, *, follow: bool = False, step: int | None = None, only: Sequence[str] = (), poll_seconds: float = 1.0, timeout_seconds: float = 3600.0
+) -> list[pathlib.Path]:
+    """Evaluates what is committed and not yet evaluated.
+
+    Args:
+        workdir: of a training run.
+        follow: go on with each new checkpoint until training has written `done.json`; waits for a run that has not begun.
+        step: only this checkpoint.
+        only: labels of `config.evals`; empty means all.
+        poll_seconds: between looks at the folder.
+        timeout_seconds: how long `follow` waits for a first or next checkpoint.
+
+    Returns:
+        The result files written.
+
+    Raises:
+        FileNotFoundError: without `follow`, no run or no committed checkpoint there; or the asked step is missing.
+        TimeoutError: nothing new came in time.
+    """
+    written, waited = [], time.monotonic()
+    while True:
+        finished = (workdir / "done.json").exists()  # looked at before the steps: what it closes is then already committed
+        steps = committed_steps(workdir / "checkpoints") if (workdir / "config.json").exists() else []
+        if not follow and not steps:
+            raise FileNotFoundError(f"{workdir} holds no committed checkpoint; give the --workdir of a run that has saved one, or pass --follow to wait.")
+        if step is not None and not follow and step not in steps:
+            raise FileNotFoundError(f"{workdir} has no committed checkpoint of step {step}; there are: {steps}.")
+        todo = _pending(workdir, [s for s in steps if step in (None, s)], only, final=max(steps, default=0) if finished or not follow else None)
+        for number, labels in todo:
+            written += evaluate_step(workdir, number, labels)
+            waited = time.monotonic()
+        if not follow or (finished and not todo):
+            return written
+        if not todo:
+            if time.monotonic() - waited > timeout_seconds:
+                raise TimeoutError(f"no new checkpoint in {workdir} for {timeout_seconds:.0f} s; is training still running?")
+            time.sleep(poll_seconds)
+
+
+def _pending(workdir, steps: Sequence[int], only: Sequence[str], final: int | None) -> list[tuple[int, list[str]]]:
+    """Steps with the labels still to run on each; the final step runs them all."""
+    if not steps:
+        return []
+    config = ConfigDict(read_json(workdir / "config.json"))
+    for label in only:
+        choose(config.evals, label, "--evals")
+    wanted = only or list(config.evals)
+    due = lambda step, label: step == final or step % config.evals[label].every_steps == 0
+    todo = [(step, [x for x in wanted if due(step, x) and not result_file(workdir, step, x).exists()]) for step in steps]
+    return [(step, labels) for step, labels in todo if labels]
+
+
+def result_file(workdir: pathlib.Path, step: int, label: str) -> pathlib.Path:
+    """Where a result lies."""
+    return workdir / "evals" / str(step) / f"{label}.json"
+
+
+def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> list[pathlib.Path]:
+    """Runs evaluators on one checkpoint; a checkpoint that retention deleted meanwhile is skipped with a line."""
+    try:
+        encoder = retrieval.load(workdir, step)
+    except (FileNotFoundError, ValueError) as error:
+        if step in committed_steps(workdir / "checkpoints"):
+            raise
+        log.warning("checkpoint %d is gone before it was evaluated (%s); raise config.checkpoint.keep_last", step, error)
+        return []
+    written, encoders = [], Encoders(encoder)
+    for label in labels:
+        entry, start = encoder.config.evals[label], time.monotonic()
+        data = bind(SOURCES[entry.data.name], entry.data.options, f"config.evals.{label}.data.options")()
+        evaluation = bind(EVALUATORS[entry.name], entry.options, f"config.evals.{label}.options")(encoders, data)
+        written.append(_write(workdir, encoder, label, evaluation, time.monotonic() - start))
+        log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], time.monotonic() - start)
+    _track_best(workdir, encoder.config, step)
+    return written
+
+
+def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evaluation: Evaluation, seconds: float) -> pathlib.Path:
+    path, entry = result_file(workdir, encoder.step, label), encoder.config.evals[label]
+    if evaluation.gallery:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, **evaluation.gallery)
+        temporary.replace(path.with_suffix(".npz"))
+    result = {
+        "evaluator": entry.name,
+        "label": label,
+        "step": encoder.step,
+        "primary": {"name": evaluation.primary, "value": evaluation.metrics[evaluation.primary]},
+        "metrics": evaluation.metrics,
+        "settings": settings(encoder, label),
+        "count": evaluation.count,
+        "seconds": round(seconds, 3),
+    }
+    write_json(path, result)  # last: it marks the evaluation as done
+    with SummaryWriter(str(workdir / "tensorboard" / "eval")) as events:
+        for name, value in evaluation.metrics.items():
+            events.add_scalar(f"eval/{label}/{name}", value, encoder.step)
+    return path
+
+
+def settings(encoder: retrieval.Encoder, label: str) -> dict:
+    """What a score depends on beside the weights: data, options, transforms, precision, versions."""
+    entry = encoder.config.evals[label].to_dict()
+    return {
+        "data": entry["data"],
+        "options": entry["options"],
+        "transforms": encoder.config.data.transforms.to_dict(),
+        "tokenizer": encoder.config.data.tokenizer.to_dict(),
+        "weights": encoder.weights,
+        "fingerprint": encoder.fingerprint(),
+        "dtype": {label: tower.options.get("dtype", "float32") for label, tower in encoder.config.model.towers.items()},
+        "device": jax.devices()[0].device_kind,
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", "pillow", "tokenizers")},
+    }
+
+
+def _track_best(workdir: pathlib.Path, config, step: int) -> None:
+    """Copies the best checkpoint so far to `evals/best`, so that retention may delete it from the run."""
+    label = config.checkpoint.best
+    if label is None or not result_file(workdir, step, label).exists():
+        return
+    name, value = read_json(result_file(workdir, step, label))["primary"].values()
+    folder = workdir / "evals" / "best"
+    sign = direction(name) or 1
+    if (folder / "best.json").exists() and sign * read_json(folder / "best.json")["value"] >= sign * value:
+        return
+    fresh = folder.with_name(f".best-{step}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for item in ("params", "ema"):
+        if (workdir / "checkpoints" / str(step) / item).is_dir():
+            shutil.copytree(workdir / "checkpoints" / str(step) / item, fresh / item)
+    write_json(fresh / "best.json", {"step": step, "evaluator": label, "metric": name, "value": value})
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)

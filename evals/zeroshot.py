@@ -1,0 +1,67 @@
+"""Classification by class prompts, without training: the class whose prompts lie nearest to an image."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from evals import gallery, metrics
+from evals.evaluation import Evaluation
+
+
+def zeroshot(encode: Mapping[str, Callable], data, *, templates=(), confusion_classes: int = 32) -> Evaluation:
+    """Each image takes the class with the nearest averaged prompt embedding.
+
+    Args:
+        encode: functions of the views `image` and `text`.
+        data: a source with `classification()`.
+        templates: prompts with "{}" for the class name; empty takes the task's own.
+        confusion_classes: the most frequent classes that the gallery's confusion matrix keeps apart; 0 leaves the gallery out.
+
+    Returns:
+        `accuracy@1` (primary; among equals the first class), `accuracy@5` (absent under 5 classes), `accuracy@1_pessimistic`,
+        `mean_per_class_recall` over the classes that occur, `cross_entropy` in nats, `tie_rate`, `accuracy@1_chance` and `count/classes`.
+
+    Raises:
+        ValueError: a template without "{}", a label without a class, or embeddings that are not finite.
+
+    Source: Radford et al. 2021, arXiv:2103.00020.
+    """
+    task = data.classification()
+    labels = _check_labels(np.asarray(task.labels, np.int64), len(task.images), len(task.class_names))
+    weights = _weights(encode["text"], task.class_names, tuple(templates) or tuple(task.templates))
+    images = metrics.unit(encode["image"](task.images), "image embeddings")
+    similarity = metrics.scores(images, weights)
+    values = metrics.classification_metrics(similarity, labels)
+    values |= {"accuracy@1_chance": 1 / len(task.class_names), "count/classes": float(len(task.class_names))}
+    shown = _confusion(labels, similarity.argmax(axis=1), task.class_names, confusion_classes) if confusion_classes else {}
+    return Evaluation("accuracy@1", values, len(images), shown)
+
+
+def _weights(encode_text: Callable, class_names, templates) -> np.ndarray:
+    wrong = [template for template in templates if "{}" not in template]
+    if wrong or not templates:
+        raise ValueError(f"templates need a {{}} for the class name, got {wrong or 'none'}; set config.evals.<label>.options.templates.")
+    prompts = [template.replace("{}", name) for name in class_names for template in templates]
+    return metrics.class_weights(np.asarray(encode_text(prompts)).reshape(len(class_names), len(templates), -1))
+
+
+def _check_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
+    if labels.shape != (images,) or not images or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels of shape {labels.shape} do not name one of {classes} classes for each of {images} images.")
+    return labels
+
+
+def _confusion(labels: np.ndarray, predicted: np.ndarray, class_names, most: int) -> dict[str, np.ndarray]:
+    """Counts `confusion` [R R+1] of label by prediction for the R most frequent classes; the last column is any other class."""
+    rows = np.bincount(labels, minlength=len(class_names))
+    kept = np.argsort(-rows, kind="stable")[: min(most, np.count_nonzero(rows))]
+    place = np.full(len(class_names), len(kept))
+    place[kept] = np.arange(len(kept))
+    table = np.zeros((len(kept) + 1, len(kept) + 1), np.int64)
+    np.add.at(table, (place[labels], place[predicted]), 1)
+    return {
+        "confusion": table[:-1],
+        "class_names": gallery.names([class_names[c] for c in kept]),
+        "class_recall": metrics.per_class_recall(predicted == labels, labels, len(class_names))[kept],
+        "class_rows": rows[kept],
+    }

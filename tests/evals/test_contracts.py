@@ -1,0 +1,134 @@
+"""What every entry of EVALUATORS keeps: perfect, random and tied rankings, names, galleries without pickle."""
+
+import importlib
+import inspect
+import io
+import math
+import pathlib
+
+import numpy as np
+import pytest
+from tests.evals import toys
+
+import evals
+from core.config import bind, options_of
+from evals import EVALUATORS
+from evals.evaluation import Evaluation, direction
+
+OPTIONS = {"image_text_retrieval": {}, "zeroshot": {}, "held_out_loss": {"batch": 20}}
+TOY = toys.Toy()
+DATA = {"image_text_retrieval": TOY, "zeroshot": TOY, "held_out_loss": toys.Toy(faces=1)}  # no positives to repeat in a batch
+SCRIPTS = len(TOY.scripts)
+
+# A constant model: (metric, value) with ties counted for it, then against it where the metric has such a mode.
+TIED = {
+    "image_text_retrieval": {
+        "img2txt/recall@1": 1, "img2txt/recall@1_pessimistic": 0, "txt2img/recall@10_pessimistic": 0, "img2txt/tie_rate": 1,
+    },
+    "zeroshot": {"accuracy@1": 1 / SCRIPTS, "accuracy@1_pessimistic": 0, "tie_rate": 1, "cross_entropy": math.log(SCRIPTS)},
+    "held_out_loss": {"loss": math.log(20), "loss/main": math.log(20)},
+}
+PERFECT = {
+    "image_text_retrieval": {
+        "img2txt/recall@1_pessimistic": 1, "txt2img/recall@1_pessimistic": 1, "rsum": 600, "img2txt/tie_rate": 0, "img2txt/mean_rank": 1,
+    },
+    "zeroshot": {"accuracy@1": 1, "accuracy@1_pessimistic": 1, "mean_per_class_recall": 1, "tie_rate": 0},
+    "held_out_loss": {"loss": math.log(1 + 19 * math.exp(-20 * 0.8))},  # cosine 0.8 with the own text, 0 with the others
+}
+CHANCE = {
+    "image_text_retrieval": {"img2txt/recall@1": 1 / 20, "img2txt/recall@5": 5 / 20, "txt2img/recall@1": 3 / 60},
+    "zeroshot": {"accuracy@1": 1 / SCRIPTS},
+    "held_out_loss": {"loss": math.log(20)},
+}
+
+
+def run(name, encode):
+    return bind(EVALUATORS[name], OPTIONS[name], f"config.evals.{name}.options")(encode, DATA[name])
+
+
+def test_every_file_of_an_evaluator_is_listed():
+    found = set()
+    for path in pathlib.Path(evals.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"evals.{path.stem}") if path.stem != "__init__" else evals
+        function = getattr(module, path.stem, None)
+        if inspect.isfunction(function) and list(inspect.signature(function).parameters)[:2] == ["encode", "data"]:
+            found.add(path.stem)
+    assert found == set(EVALUATORS)
+    assert all(function.__name__ == name for name, function in EVALUATORS.items())
+    assert set(OPTIONS) == set(TIED) == set(PERFECT) == set(CHANCE) == found
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+@pytest.mark.parametrize("kind", ["perfect", "constant"])
+def test_result_is_plain(name, kind):
+    result = run(name, getattr(toys, kind)(TOY))
+    assert isinstance(result, Evaluation) and result.primary in result.metrics and result.count == len(DATA[name])
+    for key, value in result.metrics.items():
+        assert type(value) is float and math.isfinite(value), key
+        assert key == key.lower() and " " not in key
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **result.gallery)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as stored:
+        assert set(stored) == set(result.gallery)
+    assert sum(array.nbytes for array in result.gallery.values()) < 1 << 20
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+@pytest.mark.parametrize("expected, kind", [(PERFECT, "perfect"), (TIED, "constant")])
+def test_perfect_and_tied_rankings(name, expected, kind):
+    values = run(name, getattr(toys, kind)(TOY)).metrics
+    assert {key: values[key] for key in expected[name]} == pytest.approx(expected[name])
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+def test_random_rankings_score_chance(name):
+    scale = 0.0  # an infinite temperature: the one scale at which a random model's loss is ln batch, not only near it
+    draws = [run(name, toys.random(seed, logit_scale=scale)).metrics for seed in range(60)]
+    for key, chance in CHANCE[name].items():
+        values = [draw[key] for draw in draws]
+        # Rows that share their candidates are correlated, so the spread comes from the draws: four standard errors.
+        assert np.mean(values) == pytest.approx(chance, abs=4 * np.std(values) / np.sqrt(len(values)) + 1e-9), key
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+def test_better_models_score_better_in_the_primary_metric(name):
+    perfect, drawn = run(name, toys.perfect(TOY)), run(name, toys.random(0))
+    assert direction(perfect.primary) * (perfect.metrics[perfect.primary] - drawn.metrics[perfect.primary]) > 0
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+@pytest.mark.parametrize("view", ["image", "text"])
+def test_embeddings_that_are_not_finite_are_refused(name, view):
+    encode = toys.perfect(TOY)
+    good = encode[view]
+    encode[view] = lambda values: np.where(np.arange(len(values))[:, None] == 2, np.nan, good(values))
+    with pytest.raises(ValueError, match="not finite in rows"):
+        run(name, encode)
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+def test_same_twice(name):
+    first, second = run(name, toys.perfect(TOY)), run(name, toys.perfect(TOY))
+    assert first.metrics == second.metrics
+    for key, array in first.gallery.items():
+        np.testing.assert_array_equal(array, second.gallery[key])
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+def test_options_have_defaults_that_bind(name):
+    assert "encode" not in options_of(EVALUATORS[name]) and options_of(EVALUATORS[name])
+
+
+def test_primary_must_be_measured():
+    with pytest.raises(ValueError, match="'a' is not among: b"):
+        Evaluation("a", {"b": 1.0}, 1)
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [("img2txt/recall@1", 1), ("accuracy@1", 1), ("rsum", 1), ("loss", -1), ("loss/main", -1), ("img2txt/mean_rank", -1),
+     ("cross_entropy", -1), ("img2txt/recall@1_chance", 0), ("tie_rate", 0), ("geometry/alignment", 0), ("count/texts", 0), ("mean_per_class_recall", 1)],
+)  # fmt: skip
+def test_direction_of_metrics(name, expected):
+    assert direction(name) == expected

@@ -1,0 +1,127 @@
+"""Characters of the fonts that matplotlib installs, paired with their Unicode names: real images and captions without a download.
+
+Leaves rendering to `input_pipeline/glyph_images.py`.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import glyph_images
+from input_pipeline.tasks import ClassificationTask, RetrievalTask
+
+SPLITS = ("train", "unseen", "train_faces", "faces")
+# One serif italic, one monospaced bold and one of the other foundry.
+HELDOUT_FACES = ("DejaVuSansMono-Bold", "DejaVuSerif-Italic", "STIXGeneralBolIta")
+# First words of names that are writing systems, with the words that follow in every name; each has about 50 characters or more.
+SCRIPTS = {
+    "arabic": "arabic", "armenian": "armenian", "braille": "braille", "canadian": "canadian syllabics", "cyrillic": "cyrillic",
+    "georgian": "georgian", "greek": "greek", "hebrew": "hebrew", "lao": "lao", "latin": "latin", "lisu": "lisu", "nko": "nko",
+    "tifinagh": "tifinagh",
+}  # fmt: skip
+TEMPLATES = ("{}", "{} letter", "{} small letter", "{} capital letter")
+
+
+class Glyphs:
+    """About 7,300 characters in 17 faces, 54,000 images.
+
+    Records have `image` uint8 [size size 1], `text` (the name in lower case), `id` (the character), `pixel_id` (equal where the
+    images are) and `face`. The three numbers are the same in every split of one size.
+
+    Args:
+        split: `unseen` holds out characters, `train` has the others in every face. `faces` has the characters of `train` in three
+            held-out faces, without images that occur in another face too; `train_faces` has them in the other faces.
+        size: side of the images in pixels.
+        heldout: characters in `unseen`.
+
+    Raises:
+        ValueError: no such split, or more characters held out than there are.
+    """
+
+    def __init__(self, *, split: str = "train", size: int = 32, heldout: int = 500):
+        if split not in SPLITS:
+            raise ValueError(f"Glyphs has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
+        glyphs = glyph_images.render(size)
+        codes, character = np.unique(glyphs.code, return_inverse=True)
+        rows = np.flatnonzero(_in_split(glyphs, split, heldout))
+        # What the arrays number, so that mixed sources can keep their numbers apart.
+        self.counts = {"id": len(codes), "pixel_id": int(glyphs.pixel_id.max()) + 1, "face": len(glyphs.faces)}
+        self.faces = glyphs.faces
+        self._names = [unicodedata.name(chr(c)).lower() for c in codes]
+        self._images, self._face, self._pixel_id = glyphs.images[rows], glyphs.face[rows], glyphs.pixel_id[rows]
+        self._id = character[rows].astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._id)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        character = int(self._id[i])
+        return {
+            "image": self._images[i], "text": self._names[character],
+            "id": character, "pixel_id": int(self._pixel_id[i]), "face": int(self._face[i]),
+        }  # fmt: skip
+
+    def texts(self) -> Iterator[str]:
+        """Names of this split's characters in the order of their code points."""
+        return (self._names[character] for character in np.unique(self._id))
+
+    def retrieval(self) -> RetrievalTask:
+        """Every image against the name of every character of the split.
+
+        A name is relevant if its character looks the same, pixel for pixel, in the face of the image.
+        """
+        characters, own = np.unique(self._id, return_inverse=True)
+        alike: dict[tuple[int, int], list[int]] = {}
+        looks = list(zip(self._face.tolist(), self._pixel_id.tolist(), strict=True))
+        for look, candidate in zip(looks, own.tolist(), strict=True):
+            alike.setdefault(look, []).append(candidate)
+        pairs = [(i, candidate) for i, look in enumerate(looks) for candidate in sorted(alike[look])]
+        names = [self._names[c] for c in characters]
+        groups = [_script(self._names[c]) or "other" for c in self._id]
+        return RetrievalTask(self._images, names, np.array(pairs, np.int32), groups)
+
+    def classification(self) -> ClassificationTask:
+        """The writing system of each image whose character belongs to one of `SCRIPTS`."""
+        labels = np.array([_SCRIPT_NUMBER.get(_script(self._names[c]), -1) for c in self._id], np.int32)
+        return ClassificationTask(self._images[labels >= 0], labels[labels >= 0], tuple(SCRIPTS.values()), TEMPLATES)
+
+
+_SCRIPT_NUMBER = {name: number for number, name in enumerate(SCRIPTS.values())}
+
+
+def _script(name: str) -> str | None:
+    return SCRIPTS.get(name.split()[0])
+
+
+def _in_split(glyphs: glyph_images.GlyphImages, split: str, heldout: int) -> np.ndarray:
+    unseen = np.isin(glyphs.code, heldout_characters(glyphs, heldout))
+    if split in ("train", "unseen"):
+        return unseen == (split == "unseen")
+    in_heldout_face = np.isin(glyphs.face, [glyphs.faces.index(name) for name in HELDOUT_FACES])
+    train_faces = ~unseen & ~in_heldout_face
+    if split == "train_faces":
+        return train_faces
+    seen_image = np.isin(glyphs.pixel_id, glyphs.pixel_id[train_faces])
+    return ~unseen & in_heldout_face & ~seen_image & np.isin(glyphs.code, glyphs.code[train_faces])
+
+
+def heldout_characters(glyphs: glyph_images.GlyphImages, count: int) -> np.ndarray:
+    """Code points held out for evaluation: whole homoglyph classes, exactly `count` characters.
+
+    Classes are taken in the order of a hash of their first code point and passed over where they would not fit, so another image
+    size, which merges a few other classes, changes few characters.
+
+    Raises:
+        ValueError: fewer characters than `count`.
+    """
+    classes = glyph_images.homoglyph_classes(glyphs.code, glyphs.pixel_id)
+    chosen: list[int] = []
+    for members in sorted(classes, key=lambda c: hashlib.sha256(b"tandem glyphs %d" % c[0]).digest()):
+        if len(chosen) + len(members) <= count:
+            chosen += members
+    if len(chosen) != count:
+        raise ValueError(f"only {len(chosen)} of {count} characters can be held out; set options.heldout to {len(chosen)} or less.")
+    return np.array(sorted(chosen))

@@ -17,13 +17,12 @@ Rngs = Iterable[np.random.Generator] | None
 
 def augment(
     values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None, *,
-    shift: float = 0.0, scale: float = 0.0, rotate: float = 0.0, noise: float = 0.0,
+    shift: float = 0.0, scale: float = 0.0, rotate: float = 0.0, noise: float = 0.0, keep_inside: bool = False,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Images, changed as `image.augment` says; unchanged in evaluation."""
     if rngs is None:
         return stack(values, rngs, tokenizer)
-    changed = [image_ops.augment(v, r, shift=shift, scale=scale, rotate=rotate, noise=noise) for v, r in zip(values, rngs, strict=False)]
-    return stack(changed, rngs, tokenizer)
+    return {"": image_ops.augment(values, rngs, shift=shift, scale=scale, rotate=rotate, noise=noise, keep_inside=keep_inside)}
 
 
 def resize(values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None, *, height: int = 32, width: int = 32) -> dict[str, np.ndarray]:

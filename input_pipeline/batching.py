@@ -36,13 +36,26 @@ def make_sources(data: Mapping) -> dict[str, Any]:
     check_keys(data, KEYS, "config.data")
     if not data.sources:
         raise ConfigError(f"config.data.sources is empty; the choices are: {', '.join(sorted(SOURCES))}.")
-    return {label: _make_source(entry, f"config.data.sources.{label}") for label, entry in data.sources.items()}
+    made = {}
+    for label, entry in data.sources.items():
+        key = f"config.data.sources.{label}"
+        check_keys(entry, ("name", "weight", "options"), key)
+        if not entry.weight > 0:
+            raise ConfigError(f"{key}.weight is {entry.weight}; set it above 0, or leave the source out.")
+        made[label] = make_source(entry, key)
+    return made
 
 
-def _make_source(entry: Mapping, key: str) -> Any:
-    check_keys(entry, ("name", "weight", "options"), key)
-    if not entry.weight > 0:
-        raise ConfigError(f"{key}.weight is {entry.weight}; set it above 0, or leave the source out.")
+def make_source(entry: Mapping, key: str) -> Any:
+    """The source that `entry.name` and `entry.options` describe.
+
+    Args:
+        entry: a config section.
+        key: its path, for example `config.evals.unseen.data`.
+
+    Raises:
+        ConfigError: no such source or option, or a value that the source refuses.
+    """
     make = bind(choose(SOURCES, entry.name, f"{key}.name"), entry.options, f"{key}.options")
     try:
         return make()
@@ -93,11 +106,14 @@ def batches(
     if data.global_batch % process_count:
         low = data.global_batch // process_count * process_count
         near = f"{low} or {low + process_count}" if low else str(process_count)
-        raise ConfigError(f"config.data.global_batch is {data.global_batch}, which does not split over {process_count} processes; set it to {near}.")
+        raise ConfigError(
+            f"config.data.global_batch is {data.global_batch}, which does not split over {process_count} processes; set it to {near}."
+        )
     rows = data.global_batch // process_count
     read = ReadBatch(
-        _keys(data, sources, seed), dict(sources), bind_transforms(data.transforms), tokenizer, seed, data.global_batch, process_index * rows, rows
-    )
+        keys=_keys(data, sources, seed), sources=dict(sources), transforms=bind_transforms(data.transforms), tokenizer=tokenizer,
+        seed=seed, global_batch=data.global_batch, first_row=process_index * rows, rows=rows,
+    )  # fmt: skip
     return Batches(read, data, start, on_bad)
 
 

@@ -73,7 +73,8 @@ class ReadBatch:
             if record.keys() != records[0].keys():
                 a, b = (list(self.sources)[k.source] for k in (keys[0], key))
                 raise ConfigError(
-                    f"config.data.sources.{a} yields {names} but config.data.sources.{b} yields {list(record)}; mixed sources need the same."
+                    f"config.data.sources.{a} yields {names} but config.data.sources.{b} yields {list(record)}; "
+                    "mixed sources need the same columns."
                 )
         return names
 
@@ -83,7 +84,8 @@ class ReadBatch:
             rngs = (order.generator(streams[key.source], key) for key in keys)
             return {name + suffix: array for suffix, array in self.transforms[name](values, rngs, self.tokenizer).items()}
         if isinstance(values[0], str):
-            raise ConfigError(f"{name!r} is text, which no device takes; set config.data.transforms.{name} to dict(name='tokenize', options=dict()).")
+            cure = f"set config.data.transforms.{name} to dict(name='tokenize', options=dict(length=32))"
+            raise ConfigError(f"{name!r} is text, which no device takes; {cure}.")
         if isinstance(values[0], int):
             offsets = offsets_of(self.sources, name)
             return {name: np.array([value + offsets[key.source] for value, key in zip(values, keys, strict=True)], np.int32)}

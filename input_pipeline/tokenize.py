@@ -40,7 +40,9 @@ class Tokenizer:
             ValueError: a length below 2.
         """
         if length < 2:
-            raise ValueError(f"length {length} leaves no room for the first and last token; set config.data.transforms.text.options.length to 2 or more.")
+            raise ValueError(
+                f"length {length} leaves no room for the first and last token; set config.data.transforms.text.options.length to 2 or more."
+            )
         ids = np.full((len(texts), length), self.pad_id, np.int32)
         mask = np.zeros((len(texts), length), np.bool_)
         for row, encoding in enumerate(self._bpe.encode_batch_fast(list(texts))):
@@ -92,7 +94,10 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int = 1024, lowercase: bool =
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(alphabet) + 3:
-        raise ValueError(f"vocab_size {vocab_size} has no room for 256 bytes and 3 special tokens; set config.data.tokenizer.options.vocab_size to 512 or more.")
+        raise ValueError(
+            f"vocab_size {vocab_size} has no room for 256 bytes and 3 special tokens; "
+            "set config.data.tokenizer.options.vocab_size to 512 or more."
+        )
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])])
     # The added space makes the first word the same token as elsewhere.

@@ -25,7 +25,9 @@ def augment(
     return {"": image_ops.augment(values, rngs, shift=shift, scale=scale, rotate=rotate, noise=noise, keep_inside=keep_inside)}
 
 
-def resize(values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None, *, height: int = 32, width: int = 32) -> dict[str, np.ndarray]:
+def resize(
+    values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None, *, height: int = 32, width: int = 32
+) -> dict[str, np.ndarray]:
     """Images of any sizes, brought to one."""
     return stack([image_ops.resize(v, height, width) for v in values], rngs, tokenizer)
 

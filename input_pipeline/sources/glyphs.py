@@ -84,12 +84,11 @@ class Glyphs:
         return RetrievalTask(self._images, names, np.array(pairs, np.int32), groups)
 
     def classification(self) -> ClassificationTask:
-        """The writing system of each image whose character belongs to one of `SCRIPTS`."""
-        labels = np.array([_SCRIPT_NUMBER.get(_script(self._names[c]), -1) for c in self._id], np.int32)
-        return ClassificationTask(self._images[labels >= 0], labels[labels >= 0], tuple(SCRIPTS.values()), TEMPLATES)
-
-
-_SCRIPT_NUMBER = {name: number for number, name in enumerate(SCRIPTS.values())}
+        """The writing system of each image whose character belongs to one of `SCRIPTS`; classes are those that occur."""
+        scripts = np.array([_script(self._names[c]) or "" for c in self._id])
+        rows = np.flatnonzero(scripts != "")
+        class_names, labels = np.unique(scripts[rows], return_inverse=True)
+        return ClassificationTask(self._images[rows], labels.astype(np.int32), tuple(class_names.tolist()), TEMPLATES)
 
 
 def _script(name: str) -> str | None:

@@ -1,36 +1,37 @@
 """The order of rows depends on the seed and the row alone: threads, workers, processes and restarts change nothing."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
+
 from core.config import ConfigError
-from ml_collections import ConfigDict
+from input_pipeline import SOURCES, batching
+from tests.input_pipeline.toys import Toy, config, toy_config
 
-from input_pipeline import batching
-
-
-def config(**changes):
-    data = dict(
-        global_batch=8, shuffle=True, threads=0, workers=0, max_bad_fraction=0.0,
-        sources=dict(main=dict(name="digits", weight=1.0, options=dict(split="test", size=8))),
-        tokenizer=dict(name="bpe", options=dict(vocab_size=300)),
-        transforms=dict(
-            image=dict(name="augment", options=dict(shift=0.1, scale=0.1, rotate=8.0, noise=0.05)),
-            text=dict(name="tokenize", options=dict(length=8)),
-        ),
-    )  # fmt: skip
-    return ConfigDict(data | changes)
+# The smallest split of each source, to keep the contract quick.
+OPTIONS = {"digits": dict(split="test", size=8), "glyphs": dict(split="unseen", size=12)}
 
 
-@pytest.fixture(scope="module")
-def digits():
-    sources = batching.make_sources(config())
-    return sources, batching.make_tokenizer(config(), sources)
+@pytest.fixture(scope="module", params=sorted(SOURCES))
+def case(request):
+    """Config, sources and tokenizer of one source."""
+    data = config(sources=dict(main=dict(name=request.param, weight=1.0, options=OPTIONS.get(request.param, {}))))
+    sources = batching.make_sources(data)
+    return data, sources, batching.make_tokenizer(data, sources)
 
 
-def read(digits, count, *, start=0, **options):
-    changes = options.pop("changes", {})
-    with batching.batches(config(**changes), *digits, seed=0, start=start, **options) as iterator:
+def read(case, count, *, seed=0, **options):
+    with batching.batches(*case, seed=seed, **options) as iterator:
         return [next(iterator) for _ in range(count)]
+
+
+def changed(case, **changes):
+    return (type(case[0])(case[0].to_dict() | changes), *case[1:])
 
 
 def assert_same(a, b):
@@ -40,22 +41,245 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def test_a_run_that_starts_anywhere_goes_on_as_the_whole_run(digits):
-    whole = read(digits, 6)
+def assert_all_same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert_same(x, y)
+
+
+def toy_batches(sources, weights=None, seed=0, on_bad=None, start=0, **changes):
+    return batching.batches(toy_config(weights, **changes), sources, None, seed=seed, on_bad=on_bad, start=start)
+
+
+def test_a_batch_has_the_agreed_columns(case):
+    (batch,) = read(case, 1)
+    image = next(iter(case[1].values()))[0]["image"]
+    assert batch["image"].shape == (8, *image.shape) and batch["image"].dtype == np.uint8
+    assert batch["text"].shape == (8, 8) and batch["text"].dtype == np.int32
+    assert batch["text_mask"].shape == (8, 8) and batch["text_mask"].dtype == np.bool_
+    for name in set(batch) - {"image", "text", "text_mask"}:
+        assert batch[name].shape == (8,) and batch[name].dtype == np.int32, name
+    assert {"id", "record", "source", "bad"} <= set(batch)
+
+
+def test_a_batch_holds_the_records_it_names(case):
+    data, sources, tokenizer = changed(case, transforms=dict(text=dict(name="tokenize", options=dict(length=16))))
+    for batch in read((data, sources, tokenizer), 3):
+        for row, record in enumerate(batch["record"]):
+            raw = sources["main"][int(record)]
+            np.testing.assert_array_equal(batch["image"][row], raw["image"])
+            assert batch["id"][row] == raw["id"]
+            np.testing.assert_array_equal(batch["text"][row], tokenizer([raw["text"]], 16)[0][0])
+
+
+def test_a_run_that_starts_anywhere_goes_on_as_the_whole_run(case):
+    whole = read(case, 6)
     for start in range(6):
-        for a, b in zip(whole[start:], read(digits, 6 - start, start=start), strict=True):
-            assert_same(a, b)
+        assert_all_same(whole[start:], read(case, 6 - start, start=start))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_processes_share_a_global_batch_without_overlap(digits, count):
-    whole = read(digits, 3)
-    parts = [read(digits, 3, process_index=p, process_count=count) for p in range(count)]
+def test_processes_share_a_global_batch_without_overlap(case, count):
+    whole = read(case, 3)
+    parts = [read(case, 3, process_index=p, process_count=count) for p in range(count)]
     for step, batch in enumerate(whole):
-        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
-        assert_same(batch, joined)
+        assert_same(batch, {name: np.concatenate([part[step][name] for part in parts]) for name in batch})
 
 
-def test_a_global_batch_that_does_not_split_is_an_error(digits):
-    with pytest.raises(ConfigError, match="config.data.global_batch is 8.* set it to 6 or 9"):
-        read(digits, 1, process_count=3)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing(case, threads):
+    assert_all_same(read(case, 8), read(changed(case, threads=threads), 8))
+
+
+def test_worker_processes_change_nothing():  # one source is enough: workers take seconds to start
+    data = config()
+    sources = batching.make_sources(data)
+    case = data, sources, batching.make_tokenizer(data, sources)
+    assert_all_same(read(case, 7, start=3), read(changed(case, workers=2, threads=1), 7, start=3))
+
+
+def test_seeds_differ_in_order_and_changes(case):
+    a, b = read(case, 1)[0], read(case, 1, seed=1)[0]
+    assert (a["record"] != b["record"]).any()
+    still = changed(case, shuffle=False)
+    a, b = read(still, 1)[0], read(still, 1, seed=1)[0]
+    np.testing.assert_array_equal(a["record"], np.arange(8))
+    assert (a["image"] != b["image"]).any()
+
+
+def test_a_record_changes_differently_in_each_epoch_but_not_with_its_place():
+    data = config(shuffle=False, global_batch=4)
+    source = batching.make_source(data.sources.main, "config.data.sources.main")
+    tokenizer = batching.make_tokenizer(data, {"main": source})
+    short = {"main": _First(source, 4)}
+    first, second = read((data, short, tokenizer), 2)
+    assert (first["image"] != second["image"]).any(axis=(1, 2, 3)).all()
+    shuffled = read((config(global_batch=4), short, tokenizer), 2)
+    for plain, other in zip((first, second), shuffled, strict=True):
+        np.testing.assert_array_equal(plain["image"][other["record"]], other["image"])
+
+
+class _First:
+    def __init__(self, source, size):
+        self.source, self.size = source, size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, i):
+        return self.source[i]
+
+
+def test_position_counts_the_batches_delivered():
+    with toy_batches({"main": Toy(5)}, start=4) as iterator:
+        assert iterator.position == 4
+        a = [next(iterator) for _ in range(3)]
+        assert iterator.position == 7 and iterator.rows == 24
+    with toy_batches({"main": Toy(5)}, start=7 - 1) as again:
+        assert_same(a[-1], next(again))
+
+
+def test_nothing_comes_after_close():
+    iterator = toy_batches({"main": Toy(5)}, threads=2)
+    next(iterator)
+    iterator.close()
+    iterator.close()
+    assert list(iterator) == []
+
+
+def test_a_bad_record_is_replaced_by_its_successor_and_reported():
+    sources = {"main": Toy(10, bad=[3, 4, 9])}
+    seen = []
+    with toy_batches(sources, shuffle=False, global_batch=10, max_bad_fraction=0.5, on_bad=seen.append) as iterator:
+        batch = next(iterator)
+        assert iterator.bad_records == 4
+    np.testing.assert_array_equal(batch["record"], [0, 1, 2, 5, 5, 5, 6, 7, 8, 0])
+    np.testing.assert_array_equal(batch["id"], batch["record"])
+    np.testing.assert_array_equal(batch["bad"], [0, 0, 0, 2, 1, 0, 0, 0, 0, 1])
+    assert [entry["record"] for entry in seen] == [3, 4, 4, 9]
+    assert seen[0] == {"batch": 0, "source": "main", "record": 3, "reason": "record 3 is torn"}
+
+
+def test_bad_records_are_the_same_however_the_batch_is_split():
+    sources = {"main": Toy(10, bad=[3, 4, 9])}
+    data = toy_config(max_bad_fraction=0.5)
+    whole = read((data, sources, None), 3)
+    parts = [read((data, sources, None), 3, process_index=p, process_count=2) for p in range(2)]
+    for step, batch in enumerate(whole):
+        assert_same(batch, {name: np.concatenate([part[step][name] for part in parts]) for name in batch})
+
+
+def test_too_many_bad_records_stop_the_run():
+    with toy_batches({"main": Toy(10, bad=[3])}, shuffle=False) as iterator:
+        with pytest.raises(RuntimeError, match="config.data.max_bad_fraction above 0.0"):
+            next(iterator)
+    # A share of 1% is judged against 1,000 rows at least: 10 bad records may pass, the eleventh may not.
+    with toy_batches({"main": Toy(10, bad=[3])}, shuffle=False, global_batch=10, max_bad_fraction=0.01) as iterator:
+        for _ in range(10):
+            next(iterator)
+        with pytest.raises(RuntimeError, match="11 of 110 records could not be read"):
+            next(iterator)
+
+
+def test_a_source_without_a_readable_record_is_an_error():
+    with toy_batches({"main": Toy(5, bad=range(5))}, max_bad_fraction=1.0) as iterator:
+        with pytest.raises(RuntimeError, match="100 records in a row of config.data.sources.main cannot be read"):
+            next(iterator)
+
+
+def test_sources_are_mixed_by_weight_and_keep_their_numbers_apart():
+    weights = {"a": 3.0, "b": 1.0}
+    with toy_batches({"a": Toy(30), "b": Toy(7)}, weights, global_batch=40) as iterator:
+        rows = [next(iterator) for _ in range(3)]
+    source = np.concatenate([batch["source"] for batch in rows])
+    ids = np.concatenate([batch["id"] for batch in rows])
+    records = np.concatenate([batch["record"] for batch in rows])
+    assert (source == 0).sum() == 90 and (source == 1).sum() == 30
+    np.testing.assert_array_equal(ids, records + np.where(source == 1, 30, 0))
+    for batch in rows:  # 40 rows are one epoch of source a
+        assert sorted(batch["record"][batch["source"] == 0]) == list(range(30))
+    assert batching.records_per_epoch(toy_config(weights), {"a": Toy(30), "b": Toy(7)}) == 28
+    assert batching.records_per_epoch(toy_config(), {"main": Toy(30)}) == 30
+
+
+def test_numbers_and_arrays_become_columns():
+    with toy_batches({"main": Toy(5)}) as iterator:
+        batch = next(iterator)
+    assert batch["score"].dtype == np.float32 and batch["x"].shape == (8, 2)
+    np.testing.assert_array_equal(batch["score"], batch["record"] / np.float32(2))
+
+
+def source(**entry):
+    return dict(sources=dict(main=dict(name="digits", weight=1.0, options={}) | entry))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (source(name="glyps"), r"config\.data\.sources\.main\.name is 'glyps'.*glyphs"),
+        (source(name="glyphs", options=dict(sice=3)), r"config\.data\.sources\.main\.options\.sice.*size"),
+        (source(weight=0.0), r"config\.data\.sources\.main\.weight is 0"),
+        (source(options=dict(split="dev")), r"config\.data\.sources\.main: .*train, test"),
+        (dict(sources={}), r"config\.data\.sources is empty"),
+        (dict(thraeds=2), r"config\.data\.thraeds.*threads"),
+        (dict(tokenizer=dict(name="bpe", options=dict(vocab_size=10))), r"config\.data\.tokenizer: .*512 or more"),
+        (dict(tokenizer=dict(name="wordpiece", options={})), r"config\.data\.tokenizer\.name is 'wordpiece'"),
+        (dict(transforms=dict(image=dict(name="augmnt", options={}))), r"config\.data\.transforms\.image\.name is 'augmnt'.*augment"),
+        (dict(transforms=dict(image=dict(name="augment", options=dict(turn=1.0)))), r"config\.data\.transforms\.image\.options\.turn"),
+        (dict(transforms={}), r"set config\.data\.transforms\.text to dict\(name='tokenize'"),
+        (dict(global_batch=9), r"config\.data\.global_batch is 9, .* set it to 8 or 10"),
+    ],
+)
+def test_a_mistake_in_the_config_is_named(changes, message):
+    data = config(**changes)
+    with pytest.raises(ConfigError, match=message):
+        sources = batching.make_sources(data)
+        read((data, sources, batching.make_tokenizer(data, sources)), 1, process_count=2 if data.global_batch == 9 else 1)
+
+
+def test_mixed_sources_need_the_same_columns():
+    digits = batching.make_source(config().sources.main, "config.data.sources.main")
+    with toy_batches({"a": Toy(5), "b": digits}, {"a": 1.0, "b": 1.0}) as iterator:
+        with pytest.raises(ConfigError, match="mixed sources need the same columns"):
+            next(iterator)
+
+
+ORPHAN = """
+import sys
+from tests.input_pipeline.toys import config
+from input_pipeline import batching
+
+if __name__ == "__main__":
+    data = config(workers=1, threads=0)
+    sources = batching.make_sources(data)
+    iterator = batching.batches(data, sources, batching.make_tokenizer(data, sources), seed=0)
+    next(iterator)
+    import multiprocessing
+    sys.stdout.write(f"{multiprocessing.active_children()[0].pid}\\n")
+    sys.stdout.flush()
+    next(iterator), sys.stdin.read()
+"""
+
+
+def test_a_worker_ignores_ctrl_c_and_leaves_with_its_parent(tmp_path):
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    env = dict(os.environ, PYTHONPATH=os.getcwd())
+    command, pipe = [sys.executable, str(tmp_path / "orphan.py")], subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+        worker = int(process.stdout.readline())
+        os.kill(worker, signal.SIGINT)
+        time.sleep(0.5)
+        assert _alive(worker)
+        process.kill()
+    deadline = time.monotonic() + 30
+    while _alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _alive(worker)
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,71 @@
+"""What every source owes its users."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+import input_pipeline
+from input_pipeline import SOURCES
+
+OPTIONS = {"digits": [dict(split="train"), dict(split="test", size=12)], "glyphs": [dict(split="unseen"), dict(split="faces", size=16)]}
+
+
+@pytest.fixture(scope="module", params=[(name, i) for name in sorted(SOURCES) for i in range(len(OPTIONS.get(name, [{}])))], ids=str)
+def source(request):
+    name, i = request.param
+    return SOURCES[name](**OPTIONS.get(name, [{}])[i])
+
+
+def test_the_table_lists_every_file():
+    folder = pathlib.Path(input_pipeline.__file__).parent / "sources"
+    assert sorted(SOURCES) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def test_records_have_the_agreed_fields(source):
+    first = source[0]["image"].shape
+    for i in range(0, len(source), max(len(source) // 50, 1)):
+        record = source[i]
+        assert record["image"].dtype == np.uint8 and record["image"].shape == first and record["image"].any()
+        assert type(record["text"]) is str and record["text"]
+        for name in set(record) - {"image", "text"}:
+            assert type(record[name]) is int and 0 <= record[name] < source.counts[name]
+
+
+def test_captions_are_listed_once_and_in_a_fixed_order(source):
+    texts = list(source.texts())
+    assert len(texts) == len(set(texts)) and texts == list(source.texts())
+    assert {source[i]["text"] for i in range(len(source))} == set(texts)
+
+
+def test_the_retrieval_task_is_complete(source):
+    task = source.retrieval()
+    assert len(task.images) == len(task.groups) == len(source)
+    assert len(set(task.texts)) == len(task.texts)
+    relevant = list(map(tuple, task.relevant.tolist()))
+    assert relevant == sorted(set(relevant))
+    assert {i for i, _ in relevant} == set(range(len(source)))
+    assert {j for _, j in relevant} == set(range(len(task.texts)))
+    pairs = set(relevant)
+    number = {text: j for j, text in enumerate(task.texts)}
+    for i in range(0, len(source), max(len(source) // 50, 1)):
+        np.testing.assert_array_equal(task.images[i], source[i]["image"])
+        assert (i, number[source[i]["text"]]) in pairs
+
+
+def test_the_classification_task_is_complete(source):
+    task = source.classification()
+    assert len(task.images) == len(task.labels) > 0
+    assert set(task.labels.tolist()) == set(range(len(task.class_names)))
+    assert len(set(task.class_names)) == len(task.class_names)
+    assert all(template.count("{}") == 1 for template in task.templates)
+
+
+def test_digits_are_split_in_two():
+    whole = 1797
+    train, test = SOURCES["digits"](split="train"), SOURCES["digits"](split="test")
+    assert len(train) + len(test) == whole and len(test) == round(0.2 * whole)
+    # The set has a few equal scans; more would mean that the splits overlap.
+    images = {train[i]["image"].tobytes() for i in range(len(train))}
+    assert sum(test[i]["image"].tobytes() in images for i in range(len(test))) <= 3
+    assert set(train.classification().labels.tolist()) == set(test.classification().labels.tolist()) == set(range(10))

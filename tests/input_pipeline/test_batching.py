@@ -119,6 +119,18 @@ def test_a_record_changes_differently_in_each_epoch_but_not_with_its_place():
         np.testing.assert_array_equal(plain["image"][other["record"]], other["image"])
 
 
+def test_views_of_a_record_change_independently():
+    class Twice(Toy):
+        def __getitem__(self, i):
+            image = np.full((8, 8, 1), 128, np.uint8)
+            return {"left": image, "right": image, "id": i}
+
+    entry = dict(name="augment", options=dict(noise=0.1))
+    with toy_batches({"main": Twice(5)}, transforms=dict(left=entry, right=entry)) as iterator:
+        batch = next(iterator)
+    assert (batch["left"] != batch["right"]).any(axis=(1, 2, 3)).all()
+
+
 class _First:
     def __init__(self, source, size):
         self.source, self.size = source, size

@@ -27,6 +27,11 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
+def tag(name: str) -> str:
+    """A metric's name as TensorBoard allows it: `recall@1` becomes `recall_at_1`."""
+    return name.replace("@", "_at_")
+
+
 class Logbook:
     """One JSON object per logged step in `metrics.jsonl`, the same numbers as TensorBoard events, and a progress line.
 
@@ -59,7 +64,7 @@ class Logbook:
         if self._events is not None:
             try:
                 for name, value in metrics.items():
-                    self._events.add_scalar(name, value, step)
+                    self._events.add_scalar(tag(name), value, step)
             except OSError as error:  # training does not end because a plot cannot be drawn
                 log.warning("TensorBoard events stop here: %s", error)
                 self._events = None

@@ -20,6 +20,7 @@ from tensorboardX import SummaryWriter
 import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError, bind, check_keys, choose
+from core.logbook import tag
 from core.workdir import read_json, write_json
 from evals import EVALUATORS
 from evals.evaluation import Evaluation, direction
@@ -157,7 +158,7 @@ def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evalua
     write_json(path, result)  # last: it marks the evaluation as done
     with SummaryWriter(str(workdir / "tensorboard" / "eval")) as events:
         for name, value in evaluation.metrics.items():
-            events.add_scalar(f"eval/{label}/{name}", value, encoder.step)
+            events.add_scalar(tag(f"eval/{label}/{name}"), value, encoder.step)
     return path
 
 

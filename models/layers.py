@@ -76,6 +76,17 @@ def scale_pixels(image: Num[Array, "B H W C"], mean: Sequence[float], std: Seque
     return scaled.astype(dtype)
 
 
+def check_size(shape: tuple[int, ...], image_size: int, channels: int) -> None:
+    """Refuses images `[B H W C]` of another size than a tower was made for.
+
+    Raises:
+        ValueError: names the options to change.
+    """
+    wanted = (image_size, image_size, channels)
+    if tuple(shape[1:]) != wanted:
+        raise ValueError(f"images of {tuple(shape[1:])}, but the tower takes {wanted}; change its options.image_size or options.channels, or the source's size.")
+
+
 def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Rows of length one, computed in float32 or wider; a zero row stays zero and has a finite gradient."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Num
 
-from models.layers import axes, dense, dropout, scale_pixels
+from models.layers import axes, check_size, dense, dropout, scale_pixels
 
 
 class ResNet(nn.Module):
@@ -20,6 +20,7 @@ class ResNet(nn.Module):
 
     widths: Sequence[int] = (32, 64, 128)
     blocks: Sequence[int] = (1, 1, 1)
+    image_size: int = 32
     stem_stride: int = 2
     channels: int = 3
     embed_dim: int = 256
@@ -36,10 +37,9 @@ class ResNet(nn.Module):
         """Returns `embedding [B embed_dim]`, and `tokens [B h*w widths[-1]]` if captured.
 
         Raises:
-            ValueError: another number of channels than the tower was made for, a hook, or a capture that it does not have.
+            ValueError: images of another size than the tower was made for, a hook, or a capture that it does not have.
         """
-        if image.shape[-1] != self.channels:
-            raise ValueError(f"images with {image.shape[-1]} channels, but the tower takes {self.channels}; change its options.channels.")
+        check_size(image.shape, self.image_size, self.channels)
         if hook is not None or set(capture) - {"tokens"}:
             raise ValueError("a resnet has no transformer layers to hook or capture; use the vit tower, or capture only 'tokens'.")
         x = scale_pixels(image, self.pixel_mean, self.pixel_std, self.dtype)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Key, Num
 
 from core.config import ConfigError
 from models import pooling
-from models.layers import axes, dense, dropout, layer_norm, scale_pixels
+from models.layers import axes, check_size, dense, dropout, layer_norm, scale_pixels
 from models.position import sincos_2d
 from models.text import outputs
 from models.transformer import Block, Hook, Stack
@@ -59,7 +59,9 @@ class ViT(nn.Module):
         Raises:
             ValueError: images of another size than the tower was made for.
         """
-        self._check(image.shape)
+        check_size(image.shape, self.image_size, self.channels)
+        if self.image_size % self.patch_size:
+            raise ConfigError(f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the vit tower's options.patch_size.")
         x = dropout(self._embed(image), self.dropout, keys, 0)
         if self.pooling == "cls":
             token = self.param("class_token", axes(nn.initializers.zeros, None, None, "embed"), (1, 1, self.width))
@@ -74,13 +76,6 @@ class ViT(nn.Module):
         init = nn.initializers.normal(self.width**-0.5)
         project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
         return outputs(x, layers, norm, lambda hidden: project(pool(norm(hidden), after).astype(jnp.float32)), capture)
-
-    def _check(self, shape: tuple[int, ...]) -> None:
-        wanted = (self.image_size, self.image_size, self.channels)
-        if shape[1:] != wanted:
-            raise ValueError(f"images of {shape[1:]}, but the tower takes {wanted}; change its options.image_size or options.channels, or the source's size.")
-        if self.image_size % self.patch_size:
-            raise ValueError(f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the tower's options.patch_size.")
 
     def _embed(self, image: Num[Array, "B H W C"]) -> Float[Array, "B p w"]:
         """Linear patch embedding plus positions. A convolution whose stride is its kernel is one matrix product, and faster so on CPU."""

@@ -1,0 +1,1 @@
+"""Training: the only owner of TrainState."""

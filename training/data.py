@@ -1,0 +1,73 @@
+"""The input of a run: its sources and tokenizer, the shapes of a batch, and an iterator from any position."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from input_pipeline import batching, tokenize
+
+HOST_ONLY = ("record", "source", "bad")  # arrays of a batch that no device needs
+
+
+class Data(NamedTuple):
+    """Sources and tokenizer of `config.data`, ready to deliver batches."""
+
+    config: Any
+    sources: Mapping[str, Any]
+    tokenizer: tokenize.Tokenizer | None
+    seed: int
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Entries of the tokenizer, or None without one."""
+        return self.tokenizer.vocab_size if self.tokenizer else None
+
+    @property
+    def records_per_epoch(self) -> int:
+        """Rows that make one epoch."""
+        return batching.records_per_epoch(self.config, self.sources)
+
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and kind of what a global batch brings to the devices; reads one row."""
+        one = self.config.copy_and_resolve_references()
+        with one.unlocked():
+            one.global_batch, one.workers = 1, 0
+        with batching.batches(one, self.sources, self.tokenizer, seed=self.seed) as rows:
+            row = next(rows)
+        return {
+            name: jax.ShapeDtypeStruct((self.config.global_batch, *array.shape[1:]), array.dtype)
+            for name, array in row.items() if name not in HOST_ONLY
+        }  # fmt: skip
+
+    def iterate(self, start: int, on_bad: Callable[[dict], None] | None = None) -> batching.Batches:
+        """This process's rows of every global batch from number `start` on."""
+        return batching.batches(
+            self.config, self.sources, self.tokenizer, seed=self.seed, start=start, on_bad=on_bad,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+        )  # fmt: skip
+
+
+def open_data(config, workdir: pathlib.Path) -> Data:
+    """Builds the sources; loads the run's tokenizer, or trains it on the training captions and saves it in `W/tokenizer`.
+
+    Every process trains the same tokenizer from the same texts; the first one writes it.
+    """
+    sources = batching.make_sources(config.data)
+    if config.data.tokenizer is None:
+        return Data(config.data, sources, None, config.seed)
+    folder = workdir / "tokenizer"
+    if (folder / tokenize.FILE_NAME).exists():
+        return Data(config.data, sources, tokenize.load(folder), config.seed)
+    tokenizer = batching.make_tokenizer(config.data, sources)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save(folder)
+    return Data(config.data, sources, tokenizer, config.seed)
+
+
+def example(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+    """One row of zeros like a batch, for tracing a model's init."""
+    return {name: np.zeros((1, *s.shape[1:]), s.dtype) for name, s in spec.items()}

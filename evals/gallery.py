@@ -3,6 +3,7 @@
 Everything is a plain array without pickle: images uint8, scores float32, strings '<U', embeddings float16 (maps only).
 """
 
+import collections
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,13 +55,17 @@ def names(texts: Sequence[str]) -> np.ndarray:
 
 
 def retrieval_grid(task, images: np.ndarray, texts: np.ndarray, found: metrics.Ranks, picked: np.ndarray) -> dict[str, np.ndarray]:
-    """Queries with their five best texts: `query_{images,names,groups,ranks}` [Q ...], `top_{names,scores,right}` [Q 5]."""
-    relevant = relevant_lists(task.relevant, len(task.images))
+    """Queries with their five best texts: `query_{images,names,relevant,groups,ranks}` [Q ...], `top_{names,scores,right}` [Q 5].
+
+    `query_names` is one right text, `query_relevant` how many are right.
+    """
+    relevant, own = relevant_lists(task.relevant, len(task.images)), own_texts(task)
     score = metrics.scores(images[picked], texts)
     top = np.argsort(-score, axis=1, kind="stable")[:, :TOP]
     return {
         "query_images": thumbnails([task.images[i] for i in picked]),
-        "query_names": names([task.texts[relevant[i][0]] for i in picked]),
+        "query_names": names([task.texts[own[i]] for i in picked]),
+        "query_relevant": np.array([len(relevant[i]) for i in picked]),
         "query_groups": names([task.groups[i] for i in picked]),
         "query_ranks": found.reference[picked],
         "top_names": names([task.texts[j] for j in top.ravel()]).reshape(top.shape),
@@ -71,9 +76,9 @@ def retrieval_grid(task, images: np.ndarray, texts: np.ndarray, found: metrics.R
 
 def similarity(task, images: np.ndarray, texts: np.ndarray, picked: np.ndarray) -> dict[str, np.ndarray]:
     """Every picked image against every picked image's text, ordered by group: `pair_{images,names,groups,scores,relevant}`."""
-    relevant = relevant_lists(task.relevant, len(task.images))
-    picked = np.array(sorted(picked.tolist(), key=lambda i: (task.groups[i], task.texts[relevant[i][0]])))
-    columns = [relevant[i][0] for i in picked]
+    relevant, own = relevant_lists(task.relevant, len(task.images)), own_texts(task)
+    picked = np.array(sorted(picked.tolist(), key=lambda i: (task.groups[i], task.texts[own[i]])))
+    columns = [own[i] for i in picked]
     return {
         "pair_images": thumbnails([task.images[i] for i in picked]),
         "pair_names": names([task.texts[j] for j in columns]),
@@ -86,20 +91,32 @@ def similarity(task, images: np.ndarray, texts: np.ndarray, picked: np.ndarray) 
 def embedding_map(
     task, images: np.ndarray, texts: np.ndarray, seed: int, most_images: int = 1500, most_texts: int = 500
 ) -> dict[str, np.ndarray]:
-    """Embeddings to project: `map_{image,text}_{embeddings,names,groups}`; a text has the group of its first image."""
+    """Embeddings to project: `map_{image,text}_{embeddings,names,groups}`."""
     rng = np.random.default_rng(seed)
-    first_text = [own[0] for own in relevant_lists(task.relevant, len(task.images))]
-    first_image = [own[0] for own in relevant_lists(np.asarray(task.relevant)[:, ::-1], len(task.texts))]
+    own, groups = own_texts(task), text_groups(task)
     rows = np.sort(rng.permutation(len(task.images))[:most_images])
     columns = np.sort(rng.permutation(len(task.texts))[:most_texts])
     return {
         "map_image_embeddings": images[rows].astype(np.float16),
-        "map_image_names": names([task.texts[first_text[i]] for i in rows]),
+        "map_image_names": names([task.texts[own[i]] for i in rows]),
         "map_image_groups": names([task.groups[i] for i in rows]),
         "map_text_embeddings": texts[columns].astype(np.float16),
         "map_text_names": names([task.texts[j] for j in columns]),
-        "map_text_groups": names([task.groups[first_image[j]] for j in columns]),
+        "map_text_groups": names([groups[j] for j in columns]),
     }
+
+
+def text_groups(task) -> list[str]:
+    """The group that most images of each text belong to."""
+    images = relevant_lists(np.asarray(task.relevant)[:, ::-1], len(task.texts))
+    return [collections.Counter(task.groups[i] for i in own).most_common(1)[0][0] for own in images]
+
+
+def own_texts(task) -> list[int]:
+    """One relevant text of each image, to name it by: the first of the image's own group, or else the first."""
+    groups = text_groups(task)
+    relevant = relevant_lists(task.relevant, len(task.images))
+    return [next((j for j in own if groups[j] == group), own[0]) for own, group in zip(relevant, task.groups, strict=True)]
 
 
 def relevant_lists(relevant: np.ndarray, queries: int) -> list[list[int]]:

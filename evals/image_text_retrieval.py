@@ -7,7 +7,7 @@ import numpy as np
 from evals import gallery, geometry, metrics
 from evals.evaluation import Evaluation
 
-GEOMETRY_ROWS = 4096  # uniformity compares all pairs of rows
+GEOMETRY_ROWS = 2048  # uniformity compares all pairs of rows
 
 
 def image_text_retrieval(
@@ -71,7 +71,7 @@ def _geometry(images: np.ndarray, texts: np.ndarray, relevant: np.ndarray, seed:
 
 
 def _gallery(task, images, texts, found, queries: int, pairs: int, seed: int) -> dict[str, np.ndarray]:
-    character = [own[0] for own in gallery.relevant_lists(task.relevant, len(images))]
+    character = gallery.own_texts(task)
     shown = gallery.retrieval_grid(task, images, texts, found, gallery.spread(task.groups, queries, seed, distinct=character))
     if pairs:
         shown |= gallery.similarity(task, images, texts, gallery.spread(task.groups, pairs, seed + 1, distinct=character))

@@ -128,7 +128,8 @@ def test_primary_must_be_measured():
 @pytest.mark.parametrize(
     "name, expected",
     [("img2txt/recall@1", 1), ("accuracy@1", 1), ("rsum", 1), ("loss", -1), ("loss/main", -1), ("img2txt/mean_rank", -1),
-     ("cross_entropy", -1), ("img2txt/recall@1_chance", 0), ("tie_rate", 0), ("geometry/alignment", 0), ("count/texts", 0), ("mean_per_class_recall", 1)],
+     ("cross_entropy", -1), ("img2txt/recall@1_chance", 0), ("tie_rate", 0), ("geometry/alignment", 0), ("count/texts", 0),
+     ("mean_per_class_recall", 1), ("logit_scale", 0)],
 )  # fmt: skip
 def test_direction_of_metrics(name, expected):
     assert direction(name) == expected

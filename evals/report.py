@@ -1,0 +1,88 @@
+"""The page of a run: `report.html` with everything inside, `results.json` for programs, a short table for the terminal.
+
+Leaves reading to `run_files.py`, the parts of the page to `sections.py`, curves to `plots.py`, the numbers behind pictures to
+`pictures.py`, and looks to `report.html.j2`.
+"""
+
+import pathlib
+from typing import Any
+
+import jinja2
+
+from core.workdir import write_json
+from evals import run_files, sections
+from evals.evaluation import direction
+from evals.run_files import Run
+
+
+def write(workdir) -> pathlib.Path:
+    """Writes `report.html` and `results.json` into a workdir from whatever it holds by now.
+
+    Returns:
+        The path of the page, which needs no other file and no network.
+
+    Raises:
+        FileNotFoundError: nothing of a run is there.
+    """
+    run = run_files.read_run(workdir)
+    write_json(run.workdir / "results.json", results(run))
+    path = run.workdir / "report.html"
+    path.write_text(page(run), encoding="utf-8")
+    return path
+
+
+def summary(workdir) -> str:
+    """A short table of recalls, accuracies and primary metrics, at the last checkpoint and at the best one, goals, and the path.
+
+    Raises:
+        FileNotFoundError: nothing of a run is there.
+    """
+    run = run_files.read_run(workdir)
+    rows = [("evaluator", "metric", "last", "best@step")]
+    for label, found in run.results.items():
+        last, top = found[-1], run_files.best(found)
+        primary = last["primary"]["name"]
+        for name in [n for n in run_files.main_metrics(last) if n == primary or run_files.is_share(n)]:
+            at_best = f"{run_files.readable(name, top['metrics'].get(name))} @ {top['step']}"
+            rows.append((label if name == primary else "", name, run_files.readable(name, last["metrics"][name]), at_best))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    goals = [f"{label}: {goal}" for label in run.results if (goal := sections.goal(run, label))]
+    body = lines if run.results else ["no evaluation yet"]
+    return "\n".join([*body, *goals, f"report: {run.workdir / 'report.html'}"])
+
+
+def results(run: Run) -> dict[str, Any]:
+    """The content of `results.json`: by evaluator the last and the best result and the primary metric's history; the last step."""
+    evaluators = {}
+    for label, found in run.results.items():
+        name, top = found[-1]["primary"]["name"], run_files.best(found)
+        evaluators[label] = {
+            "evaluator": found[-1]["evaluator"],
+            "primary": {"name": name, "better": "higher" if direction(name) >= 0 else "lower", "goal": run.goal(label)},
+            "last": found[-1],
+            "best": top,
+            "history": [[result["step"], result["primary"]["value"]] for result in found],
+        }
+    return {"evaluators": evaluators, "train": run.lines[-1] if run.lines else {}, "environment": run.environment}
+
+
+def page(run: Run) -> str:
+    """The report as HTML."""
+    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, **options)
+    environment.filters["readable"] = lambda value, name: run_files.readable(name, value)
+    return environment.get_template("report.html.j2").render(
+        name=run.workdir.resolve().name,
+        lead=" · ".join(value for title, value in sections.facts(run) if title in ("Steps", sections.WALL_TIME, "Devices")),
+        headlines=[sections.headline(run, label) for label in run.results],
+        tables=[sections.table(label, found) for label, found in run.results.items()],
+        progress=[panel for label in run.results for panel in sections.evaluation_panels(run, label)],
+        training=sections.training_panels(run),
+        galleries=[sections.gallery(label, arrays) for label, arrays in run.galleries.items()],
+        facts=sections.facts(run),
+        config=run.config,
+        versions=run.environment.get("versions", {}),
+    )

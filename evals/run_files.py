@@ -1,0 +1,119 @@
+"""What a run's folder holds, read into values: the one reader of `metrics.jsonl`, `evals/` and galleries for reports.
+
+Every part may be missing: a run that has just begun has no evaluations, a finished one may have lost its galleries.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from core.logbook import read_lines
+from core.workdir import read_json
+from evals.evaluation import direction
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A workdir as values; what is missing is empty.
+
+    Attributes:
+        workdir: the folder.
+        config: as `config.json` has it.
+        environment: versions, machine and measured rates.
+        lines: logged steps in order, each once.
+        results: evaluation files by label, ordered by step; labels in the order of the config.
+        galleries: arrays of the newest gallery by label.
+    """
+
+    workdir: pathlib.Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    lines: list[dict[str, Any]]
+    results: dict[str, list[dict[str, Any]]]
+    galleries: dict[str, dict[str, np.ndarray]]
+
+    def goal(self, label: str) -> float | None:
+        """What `config.evals.<label>.goal` asks of the primary metric; None where nothing is asked."""
+        return self.config.get("evals", {}).get(label, {}).get("goal")
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a logged metric, where it is a number."""
+        rows = [(line["step"], line[name]) for line in self.lines if line.get(name) is not None]
+        return [step for step, _ in rows], [value for _, value in rows]
+
+
+def read_run(workdir) -> Run:
+    """Reads a workdir.
+
+    Raises:
+        FileNotFoundError: nothing of a run is there.
+    """
+    workdir = pathlib.Path(workdir)
+    config, environment = (_read_if_there(workdir / name) or {} for name in ("config.json", "environment.json"))
+    lines = read_lines(workdir / "metrics.jsonl")
+    results = _results(workdir / "evals", list(config.get("evals", {})))
+    if not (config or lines or results):
+        raise FileNotFoundError(f"{workdir} holds no config.json, metrics.jsonl or evals/; give the --workdir of a training run.")
+    galleries = {label: _gallery(workdir / "evals", found) for label, found in results.items()}
+    return Run(workdir, config, environment, lines, results, {label: arrays for label, arrays in galleries.items() if arrays})
+
+
+def best(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result whose primary metric is best in that metric's own direction; the earliest among equals."""
+    return max(results, key=lambda result: (direction(result["primary"]["name"]) or 1) * result["primary"]["value"])
+
+
+def main_metrics(result: dict[str, Any]) -> list[str]:
+    """The metrics that a short table shows: the primary one first, no diagnostics and no pessimistic doubles."""
+    primary = result["primary"]["name"]
+    rest = [name for name in result["metrics"] if direction(name) and not name.endswith("_pessimistic") and name != primary]
+    return [primary] + rest
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a fraction 0-1, which people read as a percentage."""
+    return any(word in name for word in ("recall", "accuracy", "tie_rate"))
+
+
+def readable(name: str, value: float | None) -> str:
+    """A metric's value with the digits that its kind deserves."""
+    if value is None:
+        return "–"
+    if is_share(name):
+        return f"{100 * value:.1f}%"
+    if "rank" in name or name == "rsum":
+        return f"{value:,.1f}"
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.3f}"
+
+
+def _read_if_there(path: pathlib.Path) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # one broken file must not hide the others
+        log.warning("%s", error)
+        return None
+
+
+def _results(folder: pathlib.Path, order: list[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        if path.parent.name.isdigit() and (result := _read_if_there(path)):
+            found.setdefault(result["label"], []).append(result)
+    labels = sorted(found, key=lambda label: (order.index(label) if label in order else len(order), label))
+    return {label: sorted(found[label], key=lambda result: result["step"]) for label in labels}
+
+
+def _gallery(folder: pathlib.Path, results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    for result in reversed(results):
+        path = folder / str(result["step"]) / f"{result['label']}.npz"
+        if path.exists():
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+    return {}

@@ -94,5 +94,4 @@ def _pairs(x: np.ndarray) -> int:
 def _squared_distances(x: np.ndarray, start: int) -> np.ndarray:
     block = x[start : start + BLOCK_ROWS]
     squared = np.sum(block**2, axis=1)[:, None] + np.sum(x**2, axis=1) - 2 * block @ x.T
-    squared[np.arange(len(block)), np.arange(start, start + len(block))] = 0  # exact, so that subtracting N removes the self-pairs
-    return squared.clip(min=0)
+    return squared.clip(min=0)  # a self-pair's is 0 up to 1e-15, so that subtracting N removes them all

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from tests.evals import toys
+from tests.oracles import ranking
 
 from evals import gallery, held_out_loss, image_text_retrieval, metrics, zeroshot
 
@@ -34,6 +35,22 @@ def test_grid_shows_what_was_measured():
     np.testing.assert_array_equal(shown["top_right"].any(1), in_top)
     np.testing.assert_array_equal(shown["top_right"].argmax(1)[in_top], shown["query_ranks"][in_top])
     assert not shown["top_right"][:, 0].all() and shown["top_right"][:, 0].any()
+
+
+def test_both_directions_equal_the_double_loop():
+    task, encode = TOY.retrieval(), noisy()
+    images, texts = noisy()["image"](task.images), encode["text"](task.texts)
+    images = images / np.linalg.norm(images, axis=1, keepdims=True)
+    values = retrieve(encode, TOY).metrics
+    for name, queries, candidates, pairs in (
+        ("img2txt", images, texts, task.relevant.tolist()),
+        ("txt2img", texts, images, task.relevant[:, ::-1].tolist()),
+    ):
+        reference, _ = ranking.ranks(queries, candidates, pairs)
+        for k in (1, 5, 10):
+            assert values[f"{name}/recall@{k}"] == pytest.approx(np.mean(np.array(reference) < k))
+        assert values[f"{name}/mean_rank"] == pytest.approx(np.mean(reference) + 1)
+    assert values["img2txt/mean_rank"] != values["txt2img/mean_rank"]
 
 
 def test_any_relevant_text_is_right():

@@ -241,6 +241,20 @@ def test_maps_hold_every_point_inside_the_frame(images, texts, method, constant)
     assert numbers == list(range(1, min(10, len(found["groups"]) - 1) + 1))
 
 
+def test_a_gap_between_views_does_not_show_on_the_map():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, 6))
+    arrays = {}
+    for view, shift in (("image", 50), ("text", -50)):
+        noise = 0.01 * rng.normal(size=rows.shape)
+        arrays |= {f"map_{view}_embeddings": (rows + noise + shift).astype(np.float32), f"map_{view}_names": np.array(["x"] * 40),
+                   f"map_{view}_groups": np.full(40, "all")}  # fmt: skip
+    points = pictures.embedding_map(arrays)["groups"][0]["points"]
+    image, text = (np.array([(p["x"], p["y"]) for p in points if p["kind"] == kind]) for kind in ("image", "text"))
+    nearest = np.argmin(np.linalg.norm(image[:, None] - text[None], axis=2), axis=1)
+    assert np.mean(nearest == np.arange(40)) > 0.9
+
+
 def test_near_rows_stay_near_on_the_map():
     rng = np.random.default_rng(0)
     centres = 10 * np.eye(4, 8)

@@ -33,7 +33,7 @@ def grid(arrays: Mapping[str, np.ndarray]) -> list[dict]:
     cards = []
     for q, image in enumerate(arrays["query_images"]):
         top = [
-            {"name": str(name), "score": float(score), "width": round(100 * max(float(score), 0) / widest, 1), "right": bool(right)}
+            {"name": str(name), "score": round(float(score), 2) + 0.0, "width": round(100 * max(float(score), 0) / widest, 1), "right": bool(right)}
             for name, score, right in zip(arrays["top_names"][q], arrays["top_scores"][q], arrays["top_right"][q], strict=True)
         ]
         names = ("query_names", "query_groups", "query_ranks", "query_relevant")
@@ -107,20 +107,23 @@ def project(rows: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _groups(labels: Sequence[str], plane: np.ndarray) -> dict[str, dict]:
-    """Groups by size with a colour number (0 for `other` and the small ones), and where to write the name, if anywhere."""
+    """Groups by size with a colour number (0 for `other` and the small ones), and where to write the name, if there is room."""
     sizes = collections.Counter(labels)
     named = [label for label, _ in sizes.most_common() if label != "other"]
     order = named + (["other"] if "other" in sizes else [])
-    out = {}
+    out, taken = {}, []
     for label in order:
         place = named.index(label) + 1 if label in named else 0
         points = plane[[found == label for found in labels]]
         centre = np.median(points, axis=0)
         inside = points[np.argmin(np.abs(points - centre).sum(axis=1))]  # a name stands on one of its own points
         coloured = 0 < place <= COLOURED_GROUPS
+        free = all(abs(inside[0] - x) > 110 or abs(inside[1] - y) > 20 for x, y in taken)
+        written = coloured and free and sizes[label] >= LABEL_FROM * len(labels)
+        taken += [inside] if written else []
         out[label] = {
             "name": label, "size": sizes[label], "number": place if coloured else 0, "x": float(inside[0]), "y": float(inside[1]),
-            "written": coloured and sizes[label] >= LABEL_FROM * len(labels), "points": [],
+            "written": written, "points": [],
         }  # fmt: skip
     return out
 

@@ -26,7 +26,7 @@ class Run:
         config: as `config.json` has it.
         environment: versions, machine and measured rates.
         lines: logged steps in order, each once.
-        results: evaluation files by label, ordered by step; labels in the order of the config.
+        results: evaluation files by label, ordered by step; the one of `config.checkpoint.best` first, then as in the config.
         galleries: arrays of the newest gallery by label.
     """
 
@@ -56,7 +56,8 @@ def read_run(workdir) -> Run:
     workdir = pathlib.Path(workdir)
     config, environment = (_read_if_there(workdir / name) or {} for name in ("config.json", "environment.json"))
     lines = read_lines(workdir / "metrics.jsonl")
-    results = _results(workdir / "evals", list(config.get("evals", {})))
+    deciding = config.get("checkpoint", {}).get("best")  # the evaluator that picks the best checkpoint comes first
+    results = _results(workdir / "evals", [deciding, *config.get("evals", {})])
     if not (config or lines or results):
         raise FileNotFoundError(f"{workdir} holds no config.json, metrics.jsonl or evals/; give the --workdir of a training run.")
     galleries = {label: _gallery(workdir / "evals", found) for label, found in results.items()}

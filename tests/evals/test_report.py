@@ -101,6 +101,13 @@ def test_results_hold_last_best_and_history(full):
     assert found["train"]["step"] == 30 and found["environment"]["cores"] == 2
 
 
+def test_the_evaluator_that_decides_comes_first(tmp_path):
+    for label in ("a", "b", "c", "unlisted"):
+        put_result(tmp_path, label, 1, {"loss": 1.0}, "loss")
+    dump(tmp_path / "config.json", {"checkpoint": {"best": "b"}, "evals": {"a": {}, "b": {}, "c": {}}})
+    assert list(run_files.read_run(tmp_path).results) == ["b", "a", "c", "unlisted"]
+
+
 def test_summary_is_aligned(full):
     lines = report.summary(full).splitlines()
     assert lines[0].split() == ["evaluator", "metric", "last", "best@step"]
@@ -253,6 +260,12 @@ def test_a_gap_between_views_does_not_show_on_the_map():
     image, text = (np.array([(p["x"], p["y"]) for p in points if p["kind"] == kind]) for kind in ("image", "text"))
     nearest = np.argmin(np.linalg.norm(image[:, None] - text[None], axis=2), axis=1)
     assert np.mean(nearest == np.arange(40)) > 0.9
+
+
+def test_names_on_the_map_do_not_cover_each_other():
+    plane = np.array([[500.0, 300], [540, 310], [900, 300], [500, 340]])
+    groups = pictures._groups(["a", "b", "c", "d"], plane)
+    assert {label: group["written"] for label, group in groups.items()} == {"a": True, "b": False, "c": True, "d": True}
 
 
 def test_near_rows_stay_near_on_the_map():

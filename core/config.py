@@ -80,9 +80,10 @@ def bind(target: Callable, options: Mapping[str, Any], key: str) -> functools.pa
 
 
 def _check_kind(value: Any, default: Any, key: str) -> None:
-    for kind in (bool, str, int, float):
+    for kind in (bool, str, int, float, tuple):
         if isinstance(default, kind):
-            fits = isinstance(value, bool) == (kind is bool) and isinstance(value, (int, float) if kind is float else kind)
+            also = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)  # a whole number may stand for a float, a list for a tuple
+            fits = isinstance(value, bool) == (kind is bool) and isinstance(value, also)
             if value is not None and not fits:
                 raise ConfigError(f"{key} is {value!r}, a {type(value).__name__}; it must be a {kind.__name__} such as {default!r}.")
             return
@@ -106,4 +107,5 @@ def differences(old: Any, new: Any, key: str = "config") -> list[str]:
         names = list(old) + [n for n in new if n not in old]
         absent = "(absent)"
         return [line for n in names for line in differences(old.get(n, absent), new.get(n, absent), f"{key}.{n}")]
-    return [] if old == new else [f"{key}: {old!r} -> {new!r}"]
+    same = old == new and isinstance(old, bool) == isinstance(new, bool)  # True == 1
+    return [] if same else [f"{key}: {old!r} -> {new!r}"]

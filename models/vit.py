@@ -87,7 +87,7 @@ class ViT(nn.Module):
         patches = x.reshape(-1, side, size, side, size, self.channels).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side * side, size * size * self.channels)
         x = patches @ kernel.reshape(-1, self.width).astype(self.dtype)
         # Added in float32: bfloat16 would lose small learned offsets.
-        return (x.astype(jnp.float32) + bias + self._positions(side)).astype(self.dtype)
+        return (x.astype(jnp.float32) + bias[None, None] + self._positions(side)).astype(self.dtype)
 
     def _positions(self, side: int) -> Float[Array, "1 p w"]:
         if self.posemb == "sincos2d":

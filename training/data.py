@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from input_pipeline import batching, tokenize
 
@@ -68,6 +68,6 @@ def open_data(config, workdir: pathlib.Path) -> Data:
     return Data(config.data, sources, tokenizer, config.seed)
 
 
-def example(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+def example(spec: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """One row of zeros like a batch, for tracing a model's init."""
-    return {name: np.zeros((1, *s.shape[1:]), s.dtype) for name, s in spec.items()}
+    return {name: jnp.zeros((1, *s.shape[1:]), s.dtype) for name, s in spec.items()}

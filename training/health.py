@@ -13,7 +13,10 @@ def effective_rank(z: Float[Array, "B d"]) -> Float[Array, ""]:
     Singular values come from the d x d Gram matrix: `d` is small where `B` is not.
     """
     z = z.astype(jnp.float32)
-    s = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(z.T @ z), 0.0))
+    squared = jnp.linalg.eigvalsh(z.T @ z)
+    # Below this an eigenvalue is rounding of the largest, and its root would count as a direction.
+    floor = z.shape[1] * jnp.finfo(z.dtype).eps * jnp.max(squared)
+    s = jnp.sqrt(jnp.where(squared > floor, squared, 0.0))
     p = s / jnp.maximum(jnp.sum(s), 1e-12)
     return jnp.exp(-jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30)), 0.0)))
 

@@ -232,7 +232,7 @@ def _loop(run: Run, config, workdir, current, batches, checkpoints: Checkpoints,
             stop = settle(pending)
         pending = Pending(done, metrics, records)
         if done % save_every == 0 or done == run.steps or stop:
-            settle(pending)
+            stop = settle(pending) or stop
             if not bool(all_finite(current.params)):
                 raise _bad(f"a parameter is not finite after step {done}", workdir, pending)
             with clock.saving():

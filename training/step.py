@@ -71,7 +71,7 @@ def make_step(
             "train/loss": loss,
             **parts,
             **health.measure(arrays, pair, batch, measure),
-            "opt/grad_norm": optax.global_norm(gradient),
+            "opt/grad_norm": optax.tree.norm(gradient),
             "opt/learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
             "stop": jnp.max(batch["stop"]),
         }

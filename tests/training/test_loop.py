@@ -1,0 +1,163 @@
+"""Whole runs at toy size: resumed = uninterrupted, bit for bit; what signals and bad losses leave behind."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from core.checkpoint import committed_steps, read_facts, restore
+from core.config import ConfigError
+from core.logbook import read_lines
+from tests import tiny
+from training import loop, optimizer
+
+
+def saved(workdir, made, step, item="params"):
+    run = tiny.prepare(made, workdir)
+    return jax.tree.map(np.asarray, restore(workdir / "checkpoints", step, item, run.abstract.items()[item]))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    made = tiny.config(optimizer__ema_decay=0.9)
+    assert tiny.train(made, workdir) == loop.Outcome(6, False)
+    return workdir, made
+
+
+def test_a_run_leaves_what_the_design_names(uninterrupted):
+    workdir, _ = uninterrupted
+    assert committed_steps(workdir / "checkpoints") == [2, 4, 6]
+    assert read_facts(workdir / "checkpoints", 6, "data") == {"position": 6}
+    assert read_facts(workdir / "checkpoints", 6, "meta")["examples"] == 96
+    lines = read_lines(workdir / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    wanted = {
+        "train/loss", "train/main", "train/positive_logit", "train/negative_logit", "train/recall@1_in_batch", "train/logit_scale",
+        "train/effective_rank_query", "train/effective_rank_passage", "opt/grad_norm", "opt/learning_rate", "perf/examples_per_second",
+        "perf/examples_per_second_per_device", "perf/input_wait_share",
+    }  # fmt: skip
+    assert wanted <= set(lines[-1])
+    assert "perf/mfu" not in lines[-1]  # the peak of a CPU is not published
+    assert 0 <= lines[-1]["perf/input_wait_share"] <= 1
+
+
+def test_the_learning_rate_in_the_log_is_the_schedules(uninterrupted):
+    workdir, made = uninterrupted
+    rate = optimizer.schedule(made.optimizer, 6)
+    logged = [line["opt/learning_rate"] for line in read_lines(workdir / "metrics.jsonl")]
+    np.testing.assert_allclose(logged, [rate(step) for step in range(6)], rtol=1e-6)
+    assert logged[0] == 0.0 and max(logged) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_signal_saves_and_the_same_command_goes_on_bit_for_bit(stop_after, uninterrupted, tmp_path, monkeypatch):
+    whole, made = uninterrupted
+    delivered = 0
+    place = loop.meshes.place_batch
+
+    def interrupt(batch, mesh):
+        nonlocal delivered
+        delivered += 1
+        if delivered == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return place(batch, mesh)
+
+    monkeypatch.setattr(loop.meshes, "place_batch", interrupt)
+    outcome = tiny.train(made, tmp_path)
+    # The wish travels with the next batch and is read one step later: at most two more steps.
+    assert outcome.stopped and stop_after < outcome.step <= stop_after + 2
+    assert committed_steps(tmp_path / "checkpoints")[-1] == outcome.step
+    assert tiny.train(made, tmp_path) == loop.Outcome(6, False)
+    for item in ("params", "opt", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, saved(tmp_path, made, 6, item), saved(whole, made, 6, item))
+    rows = read_lines(tmp_path / "metrics.jsonl")
+    assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in read_lines(whole / "metrics.jsonl")]
+
+
+def test_a_checkpoint_goes_on_on_another_mesh(uninterrupted, tmp_path):
+    whole, made = uninterrupted
+    made = tiny.config(optimizer__ema_decay=0.9, train__steps=4, optimizer__schedule=dict(name="constant", options={}))
+    tiny.train(made, tmp_path)
+    made.train.steps = 6
+    outcome = tiny.train(made, tmp_path, devices=jax.devices(), data=2, fsdp=2, tensor=2)
+    assert outcome == loop.Outcome(6, False)
+    alone = tiny.config(optimizer__ema_decay=0.9, optimizer__schedule=dict(name="constant", options={}))
+    tiny.train(alone, tmp_path / "alone")
+    for left, right in zip(jax.tree.leaves(saved(tmp_path, made, 6)), jax.tree.leaves(saved(tmp_path / "alone", alone, 6)), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-4)  # Adam: two steps of 1e-3 on sums that differ in the last bit
+
+
+def test_a_bad_loss_stops_the_run_and_overwrites_nothing(tmp_path):
+    made = tiny.config(optimizer__name="sgd", optimizer__options={}, optimizer__clip_norm=0.0, train__steps=8)
+    made.train.steps = 4
+    tiny.train(made, tmp_path)
+    made.train.steps = 8
+    made.optimizer.learning_rate = float("inf")
+    made.optimizer.schedule = dict(name="constant", options={})
+    with pytest.raises(loop.BadLoss, match=r"(loss of step \d is nan|not finite after step \d); last good checkpoint: step 4; .*ids \(\d+, .*config.optimizer.learning_rate"):
+        tiny.train(made, tmp_path)
+    assert committed_steps(tmp_path / "checkpoints") == [2, 4]
+    batch = json.loads((tmp_path / "bad_batch.json").read_text())
+    assert batch["step"] > 4 and len(batch["record"]) == 16
+
+
+def test_a_parameter_that_is_not_finite_is_never_saved(tmp_path):
+    # The last update breaks the parameters after a loss that was still fine.
+    made = tiny.config(optimizer__name="sgd", optimizer__options={}, train__steps=2)
+    made.optimizer.learning_rate = float("inf")
+    made.optimizer.warmup_steps = 0
+    made.optimizer.schedule = dict(name="constant", options={})
+    made.train.steps = 1
+    with pytest.raises(loop.BadLoss, match="a parameter is not finite after step 1; last good checkpoint: none"):
+        tiny.train(made, tmp_path)
+    assert committed_steps(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize(
+    "given, expected", [(dict(steps=7), 7), (dict(epochs=2.0), 25), (dict(examples=100), 13), (dict(examples=1), 1)]
+)
+def test_length_as_steps_epochs_or_examples(given, expected):
+    made = tiny.config().train
+    made.update(dict(steps=None, epochs=None, examples=None) | given)
+    assert loop.total_steps(made, 8, 100) == expected
+
+
+@pytest.mark.parametrize("given", [dict(), dict(steps=1, epochs=1.0)])
+def test_exactly_one_length(given):
+    made = tiny.config().train
+    made.update(dict(steps=None, epochs=None, examples=None) | given)
+    with pytest.raises(ConfigError, match="set exactly one of steps, epochs and examples"):
+        loop.total_steps(made, 8, 100)
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest_two(tmp_path):
+    with pytest.raises(ConfigError, match="20 queries do not split over 8 data shards; set config.data.global_batch to 16 or 24"):
+        tiny.prepare(tiny.config(data__global_batch=20), tmp_path, devices=jax.devices(), data=8)
+
+
+def test_a_trace_of_the_asked_steps_is_written(tmp_path):
+    made = tiny.config(train__profile_steps=(1, 2), train__steps=2)
+    tiny.train(made, tmp_path)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.parametrize("name", sorted(optimizer.OPTIMIZERS))
+def test_every_optimizer_learns(name, tmp_path):
+    rates = dict(adafactor=3e-2, adamw=1e-2, lion=2e-3, sgd=1.0)
+    made = tiny.config(train__steps=40, optimizer__name=name, optimizer__options={}, optimizer__learning_rate=rates[name], checkpoint__every_steps=40)
+    tiny.train(made, tmp_path)
+    losses = [line["train/main"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    # The loss of uniform positives is bounded below by their entropy, so learning shows as a drop, not as zero.
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
+
+
+@pytest.mark.parametrize("name, options, ends", [("cosine", dict(end_factor=0.1), 1e-4), ("linear", {}, 0.0), ("constant", {}, 1e-3), ("rsqrt", dict(cooldown_steps=10), 0.0)])
+def test_schedules_warm_up_to_the_peak_and_end_where_they_say(name, options, ends):
+    made = tiny.config(optimizer__schedule=dict(name=name, options=options), optimizer__warmup_steps=10).optimizer
+    rate = optimizer.schedule(made, 100)
+    assert rate(0) == 0.0
+    np.testing.assert_allclose([rate(5), rate(10), rate(100)], [5e-4, 1e-3, ends], rtol=1e-5, atol=1e-9)

@@ -1,0 +1,131 @@
+"""One update: the same on every mesh, on trainable leaves only, with the scale kept in bounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from core import mesh as meshes
+from core.config import ConfigError
+from core.paths import by_path
+from losses.entries import apply_entry, entries
+from tests import tiny
+from training import step as steps
+
+
+def run_steps(made, tmp_path, count=3, **mesh):
+    """Parameters, metrics and averages after some updates, as numpy."""
+    run = tiny.prepare(made, tmp_path, **mesh)
+    with jax.set_mesh(run.mesh), run.data.iterate(0) as batches:
+        shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
+        state = jax.jit(run.init, out_shardings=shardings)()
+        update = jax.jit(run.step, out_shardings=(shardings, meshes.replicated(run.mesh)))
+        for _ in range(count):
+            batch = {name: array for name, array in next(batches).items() if name in run.spec}
+            rows = len(batch["id"])
+            state, metrics = update(state, meshes.place_batch(batch | {"stop": np.zeros(rows, np.uint8)}, run.mesh), np.bool_(True))
+        return jax.tree.map(np.asarray, (by_path(state.params), metrics, state.ema))
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    return run_steps(tiny.config(optimizer__name="sgd", optimizer__options={}), tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (4, 2, 1), (2, 2, 2), (1, 1, 8), (8, 1, 1)])
+def test_three_updates_with_dropout_are_the_same_on_every_mesh(shape, on_one_device, tmp_path):
+    # SGD, because Adam divides by a root that turns the last bit of a tiny gradient into a visible step.
+    data, fsdp, tensor = shape
+    devices = jax.devices()[: data * fsdp * tensor]
+    made = tiny.config(optimizer__name="sgd", optimizer__options={})
+    params, metrics, _ = run_steps(made, tmp_path, devices=devices, data=data, fsdp=fsdp, tensor=tensor)
+    for path, expected in on_one_device[0].items():
+        np.testing.assert_allclose(params[path], expected, rtol=0, atol=2e-6, err_msg=path)
+    for name, expected in on_one_device[1].items():
+        np.testing.assert_allclose(metrics[name], expected, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_parameters_are_split_as_the_rules_say(tmp_path):
+    run = tiny.prepare(tiny.config(), tmp_path, devices=jax.devices(), data=2, fsdp=2, tensor=2)
+    specs = {path: leaf.sharding.spec for path, leaf in by_path(run.abstract.params).items()}
+    assert specs["towers_image/blocks/block_0/mlp/fc_in/kernel"] == jax.sharding.PartitionSpec("fsdp", "tensor")
+    moments = jax.tree.leaves(run.abstract.opt_state)
+    split = [leaf for leaf in moments if leaf.shape == (16, 64)]
+    assert len(split) == 4 and all(leaf.sharding.spec == jax.sharding.PartitionSpec("fsdp", "tensor") for leaf in split)
+
+
+def test_frozen_parts_keep_their_value_and_have_no_optimizer_state(tmp_path, on_one_device):
+    made = tiny.config(optimizer__freeze=("^towers_image/",), optimizer__ema_decay=0.9)
+    run = tiny.prepare(made, tmp_path)
+    assert not any("towers_image" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((run.abstract.opt_state, run.abstract.ema)))
+    before = {path: np.asarray(leaf) for path, leaf in by_path(jax.jit(run.init)().params).items()}
+    after, _, _ = run_steps(made, tmp_path)
+    for path, leaf in before.items():
+        assert (leaf == after[path]).all() == path.startswith("towers_image/"), path
+
+
+def test_a_freeze_pattern_without_a_match_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.optimizer.freeze holds 'tower_image/', which matches no parameter"):
+        tiny.prepare(tiny.config(optimizer__freeze=("tower_image/",)), tmp_path)
+
+
+def test_the_average_follows_the_definition(tmp_path):
+    made = tiny.config(optimizer__ema_decay=0.2)
+    average = {path: np.asarray(leaf, np.float64) for path, leaf in by_path(jax.jit(tiny.prepare(made, tmp_path).init)().params).items()}
+    for step in range(3):
+        params, _, ema = run_steps(made, tmp_path, count=step + 1)
+        decay = min(0.2, (1 + step) / (10 + step))
+        average = {path: decay * average[path] + (1 - decay) * params[path] for path in params}
+    for path, expected in average.items():
+        np.testing.assert_allclose(ema[path], expected, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("temperature, bound", [(0.0099, np.log(100.0)), (1.0, 0.0)])
+def test_the_log_scale_stays_in_bounds_after_the_update(temperature, bound, tmp_path):
+    # A large rate would carry the scale over the bound it starts near; from 1.0 the first gradient pushes below zero.
+    made = tiny.config(model__temperature_init=temperature, optimizer__learning_rate=0.5, optimizer__warmup_steps=0, optimizer__schedule=dict(name="constant", options={}))
+    params, _, _ = run_steps(made, tmp_path, count=2)
+    assert 0.0 <= params["log_logit_scale"] <= np.float32(np.log(100.0))
+    assert np.isclose(params["log_logit_scale"], bound, atol=1.0)
+
+
+def test_scale_norms_and_biases_do_not_decay(tmp_path):
+    # With no gradient at all (weight 0 on the loss), only decay moves parameters.
+    made = tiny.config(optimizer__options=dict(weight_decay=0.5), optimizer__warmup_steps=0, losses__main__weight=0.0)
+    before = {path: np.asarray(leaf) for path, leaf in by_path(jax.jit(tiny.prepare(made, tmp_path).init)().params).items()}
+    after, _, _ = run_steps(made, tmp_path, count=2)
+    moved = {path for path in before if not (before[path] == after[path]).all()}
+    assert moved == {path for path in before if path.endswith("kernel")}
+
+
+def test_dropout_keys_depend_on_seed_step_view_and_row_only():
+    keys = lambda seed, step, rows: {v: jax.random.key_data(k) for v, k in steps.example_keys(seed, jnp.asarray(step), ("text", "image"), rows).items()}
+    few, many = keys(0, 3, 4), keys(0, 3, 8)
+    assert (few["text"] == many["text"][:4]).all()
+    every = np.concatenate([many["text"], many["image"], keys(0, 4, 8)["text"], keys(1, 3, 8)["text"]])
+    assert len(np.unique(every, axis=0)) == 32
+
+
+def test_a_missing_array_lists_what_a_step_has(tmp_path):
+    made = tiny.config()
+    made.losses.main.inputs.zq = "z_query"
+    with pytest.raises(ConfigError, match=r"config.losses.main.inputs.zq asks for 'z_query', but a step has only: id, .*z_image, z_text"):
+        tiny.prepare(made, tmp_path)
+
+
+def test_losses_add_up_by_weight(tmp_path):
+    made = tiny.config()
+    made.losses.second = dict(name="sigmoid", inputs=dict(zq="z_image", zp="z_text"), weight=0.25, options={})
+    made.model.logit_bias_init = -10.0
+    _, metrics, _ = run_steps(made, tmp_path, count=1)
+    assert np.isclose(metrics["train/loss"], metrics["train/main"] + 0.25 * metrics["train/second"], rtol=1e-6)
+
+
+def test_a_rows_weight_of_zero_leaves_it_out_of_the_mean():
+    made = tiny.config()
+    (entry,) = entries(made.losses)
+    z = jnp.eye(4, 16)
+    arrays = dict(z_image=z, z_text=z, logit_scale=jnp.float32(10), id=jnp.arange(4), weight=jnp.array([1.0, 1.0, 1.0, 0.0]))
+    value, weight, _ = apply_entry(entry, arrays)
+    assert weight.tolist() == [1, 1, 1, 0]
+    np.testing.assert_allclose(value[:3], np.log(1 + 2 * np.exp(-10.0)), atol=3e-6)  # float32 around 10

@@ -33,8 +33,8 @@ def grid(arrays: Mapping[str, np.ndarray]) -> list[dict]:
     cards = []
     for q, image in enumerate(arrays["query_images"]):
         top = [
-            {"name": str(name), "score": round(float(score), 2) + 0.0, "width": round(100 * max(float(score), 0) / widest, 1), "right": bool(right)}
-            for name, score, right in zip(arrays["top_names"][q], arrays["top_scores"][q], arrays["top_right"][q], strict=True)
+            {"name": name, "score": round(score, 2) + 0.0, "width": round(100 * max(score, 0) / widest, 1), "right": right}
+            for name, score, right in zip(*(arrays[f"top_{part}"][q].tolist() for part in ("names", "scores", "right")), strict=True)
         ]
         names = ("query_names", "query_groups", "query_ranks", "query_relevant")
         name, group, rank, relevant = (arrays[key][q].item() for key in names)

@@ -4,15 +4,20 @@ A step's folder counts only with its commit marker: Orbax itself also lists step
 Items: `params ema opt carry` (arrays), `data` (the input position) and `meta` (small facts), both JSON.
 """
 
+import logging
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 COMMIT_MARKER = "commit_success.txt"
+
+log = logging.getLogger(__name__)
 
 
 def committed_steps(folder: pathlib.Path) -> list[int]:
@@ -49,11 +54,24 @@ def read_facts(folder: pathlib.Path, step: int, item: str = "meta") -> dict:
         return checkpointer.restore(pathlib.Path(folder).resolve() / str(step) / item)
 
 
+def _remove_uncommitted(folder: pathlib.Path) -> None:
+    """Deletes steps without a commit marker (a copy cut short, a killed upload): Orbax counts them, and saves no step up to them."""
+    committed = committed_steps(folder)
+    halves = [p for p in folder.glob("*") if p.name.isdigit() and int(p.name) not in committed]
+    if jax.process_index() == 0:
+        for half in halves:
+            log.warning("%s is not a complete checkpoint; deleted", half)
+            shutil.rmtree(half)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("uncommitted checkpoints removed")
+
+
 class Checkpoints:
     """Writes checkpoints in the background; holds the last `keep_last` and every `keep_every_steps`-th."""
 
     def __init__(self, folder: pathlib.Path, *, keep_last: int, keep_every_steps: int | None):
         self.folder = pathlib.Path(folder).resolve()
+        _remove_uncommitted(self.folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, keep_period=keep_every_steps, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -73,7 +91,9 @@ class Checkpoints:
             items = jax.tree.map(jnp.copy, dict(items))
         saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items() if jax.tree.leaves(tree)}
         facts = {"data": ocp.args.JsonSave({"position": position}), "meta": ocp.args.JsonSave(dict(meta))}
-        self._manager.save(step, args=ocp.args.Composite(**saved, **facts))
+        if not self._manager.save(step, args=ocp.args.Composite(**saved, **facts)):
+            latest = self._manager.latest_step()
+            raise RuntimeError(f"{self.folder} already holds step {latest}, so Orbax leaves out step {step}; move the later ones away.")
 
     def wait(self) -> None:
         """Returns when everything started is committed; raises what writing raised."""

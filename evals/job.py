@@ -4,12 +4,15 @@ Its own process on its own mesh; may run beside training, after it, twice at onc
 never computed again.
 """
 
+import fcntl
 import importlib.metadata
 import logging
+import os
 import pathlib
 import shutil
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -25,6 +28,7 @@ from core.workdir import read_json, write_json
 from evals import EVALUATORS
 from evals.evaluation import Evaluation, direction
 from input_pipeline import SOURCES
+from input_pipeline.batching import make_source
 from losses.entries import apply_entry, entries
 
 log = logging.getLogger(__name__)
@@ -52,7 +56,7 @@ def check(config) -> None:
     """
     for label, entry in config.evals.items():
         key = f"config.evals.{label}"
-        check_keys(entry, ("name", "every_steps", "data", "options"), key)
+        check_keys(entry, ("name", "every_steps", "data", "options", "goal"), key)
         bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
         check_keys(entry.data, ("name", "options"), f"{key}.data")
         bind(choose(SOURCES, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
@@ -61,8 +65,9 @@ def check(config) -> None:
 
 
 def run(
-    workdir: pathlib.Path, *, follow: bool = False, step: int | None = None, only: Sequence[str] = (), poll_seconds: float = 1.0, timeout_seconds: float = 3600.0
-) -> list[pathlib.Path]:
+    workdir: pathlib.Path, *, follow: bool = False, step: int | None = None, only: Sequence[str] = (),
+    poll_seconds: float = 1.0, timeout_seconds: float = 3600.0,
+) -> list[pathlib.Path]:  # fmt: skip
     """Evaluates what is committed and not yet evaluated.
 
     Args:
@@ -130,10 +135,11 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
     written, encoders = [], Encoders(encoder)
     for label in labels:
         entry, start = encoder.config.evals[label], time.monotonic()
-        data = bind(SOURCES[entry.data.name], entry.data.options, f"config.evals.{label}.data.options")()
+        data = make_source(entry.data, f"config.evals.{label}.data")
         evaluation = bind(EVALUATORS[entry.name], entry.options, f"config.evals.{label}.options")(encoders, data)
         written.append(_write(workdir, encoder, label, evaluation, time.monotonic() - start))
-        log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], time.monotonic() - start)
+        seconds = time.monotonic() - start
+        log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], seconds)
     _track_best(workdir, encoder.config, step)
     return written
 
@@ -142,7 +148,7 @@ def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evalua
     path, entry = result_file(workdir, encoder.step, label), encoder.config.evals[label]
     if evaluation.gallery:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
+        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
         np.savez_compressed(temporary, **evaluation.gallery)
         temporary.replace(path.with_suffix(".npz"))
     result = {
@@ -184,15 +190,16 @@ def _track_best(workdir: pathlib.Path, config, step: int) -> None:
     if label is None or not result_file(workdir, step, label).exists():
         return
     name, value = read_json(result_file(workdir, step, label))["primary"].values()
-    folder = workdir / "evals" / "best"
-    sign = direction(name) or 1
-    if (folder / "best.json").exists() and sign * read_json(folder / "best.json")["value"] >= sign * value:
-        return
-    fresh = folder.with_name(f".best-{step}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    for item in ("params", "ema"):
-        if (workdir / "checkpoints" / str(step) / item).is_dir():
-            shutil.copytree(workdir / "checkpoints" / str(step) / item, fresh / item)
-    write_json(fresh / "best.json", {"step": step, "evaluator": label, "metric": name, "value": value})
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with open(workdir / "evals" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another eval job may be comparing at this moment
+        folder, sign = workdir / "evals" / "best", direction(name) or 1
+        if (folder / "best.json").exists() and sign * read_json(folder / "best.json")["value"] >= sign * value:
+            return
+        fresh = folder.with_name("best.tmp")
+        shutil.rmtree(fresh, ignore_errors=True)
+        for item in ("params", "ema"):
+            if (workdir / "checkpoints" / str(step) / item).is_dir():
+                shutil.copytree(workdir / "checkpoints" / str(step) / item, fresh / item)
+        write_json(fresh / "best.json", {"step": step, "evaluator": label, "metric": name, "value": value})
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)

@@ -1,0 +1,145 @@
+"""The eval job on a real toy run: once per step, safe to repeat, clear about what is missing."""
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+import retrieval
+from core.checkpoint import committed_steps
+from core.config import ConfigError
+from core.workdir import claim_config, read_json, write_json
+from evals import job
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    made = tiny.config(optimizer__ema_decay=0.5)
+    claim_config(workdir, made)
+    tiny.train(made, workdir)
+    write_json(workdir / "done.json", {"step": 6, "exit_code": 0})
+    return workdir
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_every_step_is_evaluated_once(run):
+    written = job.run(run)
+    assert [path.relative_to(run).as_posix() for path in written] == [f"evals/{step}/test.json" for step in (2, 4, 6)]
+    assert job.run(run) == []
+    result = read_json(written[-1])
+    assert set(result) == {"evaluator", "label", "step", "primary", "metrics", "settings", "count", "seconds"}
+    assert result["primary"] == {"name": "accuracy@1", "value": result["metrics"]["accuracy@1"]}
+    assert result["settings"]["weights"] == "ema" and len(result["settings"]["fingerprint"]) == 16
+
+
+def test_a_lost_result_alone_is_made_again_with_the_same_numbers(run):
+    first = {path: read_json(path)["metrics"] for path in job.run(run)}
+    (run / "evals" / "4" / "test.json").unlink()
+    (again,) = job.run(run)
+    assert again.parent.name == "4" and read_json(again)["metrics"] == first[again]
+
+
+def test_the_result_equals_the_encoders_own(run):
+    (path,) = job.run(run, step=6)
+    encoder, digits = retrieval.load(run, 6), job.make_source(tiny.config().evals.test.data, "data").classification()
+    classes = np.stack([encoder.encode([t.format(name) for t in digits.templates]).mean(0) for name in digits.class_names])
+    scores = encoder.encode(list(digits.images)) @ (classes / np.linalg.norm(classes, axis=1, keepdims=True)).T
+    assert read_json(path)["metrics"]["accuracy@1"] == pytest.approx(np.mean(scores.argmax(1) == digits.labels), abs=1e-9)
+
+
+def test_the_best_checkpoint_is_kept_apart(run):
+    results = [read_json(path) for path in job.run(run)]
+    best = max(results, key=lambda r: (r["primary"]["value"], -r["step"]))
+    kept = read_json(run / "evals" / "best" / "best.json")
+    assert (kept["step"], kept["value"]) == (best["step"], best["primary"]["value"])
+    assert (run / "evals" / "best" / "params").is_dir() and (run / "evals" / "best" / "ema").is_dir()
+
+
+def test_an_uncommitted_step_does_not_exist(run):
+    (run / "checkpoints" / "8").mkdir()
+    assert committed_steps(run / "checkpoints") == [2, 4, 6]
+    with pytest.raises(FileNotFoundError, match=r"no committed checkpoint of step 8; there are: \[2, 4, 6\]"):
+        job.run(run, step=8)
+
+
+def test_a_checkpoint_deleted_under_the_job_is_skipped(run, monkeypatch, caplog):
+    load = retrieval.load
+
+    def delete_first(workdir, step):
+        if step == 2:
+            shutil.rmtree(workdir / "checkpoints" / "2")
+        return load(workdir, step)
+
+    monkeypatch.setattr(job.retrieval, "load", delete_first)
+    assert [path.parent.name for path in job.run(run)] == ["4", "6"]
+    assert "checkpoint 2 is gone before it was evaluated" in caplog.text
+
+
+def test_nothing_to_evaluate_is_an_error_without_follow(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no committed checkpoint; .*pass --follow to wait"):
+        job.run(tmp_path)
+
+
+def test_follow_waits_for_a_run_and_ends_with_it(run, tmp_path):
+    late = tmp_path / "late"
+    worker_result = []
+    worker = threading.Thread(target=lambda: worker_result.extend(job.run(late, follow=True, poll_seconds=0.05, timeout_seconds=60)))
+    worker.start()
+    late.mkdir()
+    shutil.copytree(run / "tokenizer", late / "tokenizer")
+    shutil.copy(run / "config.json", late)
+    shutil.copytree(run / "checkpoints", late / "checkpoints")
+    shutil.copy(run / "done.json", late)
+    worker.join(timeout=120)
+    assert not worker.is_alive() and {path.parent.name for path in worker_result} == {"2", "4", "6"}
+
+
+def test_follow_gives_up_after_a_time(tmp_path):
+    with pytest.raises(TimeoutError, match="no new checkpoint"):
+        job.run(tmp_path, follow=True, poll_seconds=0.01, timeout_seconds=0.05)
+
+
+def test_two_jobs_on_one_workdir_do_no_harm(run):
+    failures = []
+
+    def work():
+        try:
+            job.run(run)
+        except Exception as error:  # a thread's error would be lost
+            failures.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    [w.start() for w in workers]
+    [w.join(timeout=120) for w in workers]
+    assert failures == []
+    for step in (2, 4, 6):
+        assert json.loads((run / "evals" / str(step) / "test.json").read_text())["step"] == step
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(name="zero_shot"), r"config.evals.test.name is 'zero_shot'.* Did you mean 'zeroshot'\?"),
+        (dict(options=dict(template=())), r"config.evals.test.options.template is not a key.* Did you mean 'templates'\?"),
+        (dict(data=dict(name="digit", options={})), r"config.evals.test.data.name is 'digit'.* Did you mean 'digits'\?"),
+        (dict(every=3), r"config.evals.test.every is not a key.* Did you mean 'every_steps'\?"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(change, message):
+    made = tiny.config()
+    made.evals.test.update(change)
+    with pytest.raises(ConfigError, match=message):
+        job.check(made)
+
+
+def test_best_must_name_an_evaluator():
+    with pytest.raises(ConfigError, match="config.checkpoint.best is 'tset', which is not among: test"):
+        job.check(tiny.config(checkpoint__best="tset"))

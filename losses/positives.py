@@ -13,27 +13,30 @@ def is_positive(
 
     Args:
         rows: index of each query in the global batch.
-        columns: index of each passage in the global batch.
+        columns: index of each passage in the global batch; a negative one belongs to no query.
         ids: (of the queries, of the passages) for each kind of label: `id`, `alias`. The relation need not be transitive.
     """
     same = rows[:, None] == columns[None, :]
     for query, passage in ids:
         same |= query[:, None] == passage[None, :]
-    return same
+    return same & (columns >= 0)[None, :] if ids else same
 
 
-def pair_mask(id: Int[Array, " B"] | None, alias: Int[Array, " B"] | None, queries: int, passages: int) -> Bool[Array, "B N"]:
-    """The positives of a batch; passages beyond the last query's own belong to none.
+def labels(id: Int[Array, " B"] | None, alias: Int[Array, " B"] | None) -> tuple[Int[Array, " B"], ...]:
+    """The labels that are given."""
+    return tuple(label for label in (id, alias) if label is not None)
 
-    Args:
-        id: label of each pair; None: every pair has its own.
-        alias: a second label, for example a hash of the rendered image; equal in either makes a positive.
-        queries: B.
-        passages: N, at least B.
-    """
-    ids = tuple((label, label) for label in (id, alias) if label is not None)
-    same = is_positive(jnp.arange(queries), jnp.arange(queries), ids)
-    return jnp.pad(same, ((0, 0), (0, passages - queries)))
+
+def of_passages(queries: int, passages: int, ids: tuple[Int[Array, " B"], ...]) -> tuple[Int[Array, " N"], tuple[Int[Array, " N"], ...]]:
+    """Index and labels of the passages: row i < B belongs to query i, later rows to none (index -1)."""
+    beyond = (0, passages - queries)
+    return jnp.pad(jnp.arange(queries), beyond, constant_values=-1), tuple(jnp.pad(label, beyond) for label in ids)
+
+
+def pair_mask(ids: tuple[Int[Array, " B"], ...], queries: int, passages: int) -> Bool[Array, "B N"]:
+    """The positives of a batch of `queries`, among all its `passages`."""
+    columns, passage_ids = of_passages(queries, passages, ids)
+    return is_positive(jnp.arange(queries), columns, tuple(zip(ids, passage_ids, strict=True)))
 
 
 def check_pairs(queries: int, passages: int) -> None:
@@ -48,9 +51,24 @@ def check_pairs(queries: int, passages: int) -> None:
         )
 
 
+def check_option(name: str, found: str, offered: tuple[str, ...]) -> None:
+    """Refuses an option that is not offered.
+
+    Raises:
+        ValueError: lists those that are.
+    """
+    if found not in offered:
+        raise ValueError(f"{name} is {found!r}; set config.losses.<label>.options.{name} to one of: {', '.join(offered)}.")
+
+
 def present(weight: Float[Array, " B"] | None, queries: int) -> Bool[Array, " B"]:
     """Rows that are not padding: those of a weight other than 0."""
     return jnp.ones(queries, bool) if weight is None else weight != 0
+
+
+def beyond(valid: Bool[Array, " B"], passages: int) -> Bool[Array, " N"]:
+    """The passages that are not padding: `valid` for those of a query, and all that belong to none."""
+    return jnp.pad(valid, (0, passages - valid.shape[0]), constant_values=True)
 
 
 def blank(z: Array | None, weight: Float[Array, " B"] | None) -> Array | None:
@@ -60,5 +78,4 @@ def blank(z: Array | None, weight: Float[Array, " B"] | None) -> Array | None:
     """
     if z is None or weight is None:
         return z
-    keep = jnp.pad(weight != 0, (0, z.shape[0] - weight.shape[0]), constant_values=True)
-    return jnp.where(keep.reshape(-1, *[1] * (z.ndim - 1)), z, 0)
+    return jnp.where(beyond(weight != 0, z.shape[0]).reshape(-1, *[1] * (z.ndim - 1)), z, 0)

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from losses import blockwise
 from losses import positives as pairs
-from losses.infonce import check_options
 from losses.similarity import cosines, einsum
+from losses.tiles import Plan, Scalars
+
+NEGATIVES = ("all", "own")
 
 
 def sigmoid(
@@ -20,6 +23,8 @@ def sigmoid(
     weight: Float[Array, " B"] | None = None,
     *,
     negatives: str = "all",
+    method: str = "dense",
+    block_size: int = 1024,
     matmul_dtype: str = "float32",
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], dict]:
     """Each query says of every passage in the global batch whether it belongs to it.
@@ -34,29 +39,50 @@ def sigmoid(
         zn: hard negatives of each query, unit length; never positives.
         weight: of each pair in the mean over the batch; 0 marks padding, which no other row is asked about. None: all 1.
         negatives: "all": every query is asked about every hard negative; "own": about those mined for it.
+        method: "dense", "ring" or "gather", as for `infonce`.
+        block_size: queries and passages of a tile, at most.
         matmul_dtype: of the operands of similarity matmuls; sums are float32. float64 embeddings stay float64.
 
     Returns:
         Loss of each query in nats, summed (not averaged) over passages (0 for padding), the weight of each, and no metrics.
 
     Raises:
-        ValueError: fewer passages than queries, or an option that is not offered.
+        ValueError: fewer passages than queries, an option that is not offered, or a tiled batch that does not split over the mesh.
 
     Relations: further positives only flip labels, nothing is renormalised. The loss of a pair with a NaN embedding is NaN.
     Source: Zhai et al. 2023, arXiv:2303.15343, eq. 1 (there averaged over queries).
     """
-    check_options("mean", negatives)
+    pairs.check_option("negatives", negatives, NEGATIVES)
+    pairs.check_option("method", method, blockwise.METHODS)
     pairs.check_pairs(zq.shape[0], zp.shape[0])
     valid = pairs.present(weight, zq.shape[0])
     zq, zp, zn = (pairs.blank(z, weight) for z in (zq, zp, zn))
-    logits = logit_scale * cosines(zq, zp, matmul_dtype) + logit_bias  # [B N]
-    same = pairs.pair_mask(id, alias, *logits.shape)
-    asked = jnp.pad(valid, (0, zp.shape[0] - zq.shape[0]), constant_values=True)[None, :]
-    # softplus(-z) keeps its digits where log(sigmoid(z)) would round to log(1) or log(0).
-    loss = jnp.where(asked, jax.nn.softplus(jnp.where(same, -logits, logits)), 0).sum(1)
+    plan = Plan("sigmoid", None, False, method, block_size, matmul_dtype)
+    scalars, ids = Scalars(logit_scale, logit_bias, jnp.zeros_like(logit_scale)), pairs.labels(id, alias)
+    rows = _dense_rows if method == "dense" else _tiled_rows
+    loss = rows(plan, scalars, zq, zp, zn if negatives == "all" else None, ids, None if weight is None else valid)
     if zn is not None and negatives == "own":
         loss += jax.nn.softplus(logit_scale * einsum("qd,qkd->qk", zq, zn, matmul_dtype) + logit_bias).sum(1)
-    elif zn is not None:
-        hard = jax.nn.softplus(logit_scale * cosines(zq, zn.reshape(-1, zn.shape[2]), matmul_dtype) + logit_bias)
-        loss += jnp.where(jnp.repeat(valid, zn.shape[1])[None, :], hard, 0).sum(1)
     return jnp.where(valid, loss, 0), jnp.ones_like(loss) if weight is None else weight, {}
+
+
+def _dense_rows(plan, scalars, zq, zp, zn, ids, valid):
+    def asked(passages, same, candidates):
+        logits = scalars.scale * cosines(zq, passages, plan.matmul_dtype) + scalars.bias  # [B N]
+        # softplus(-z) keeps its digits where log(sigmoid(z)) would round to log(1) or log(0).
+        return jnp.where(candidates[None, :], jax.nn.softplus(jnp.where(same, -logits, logits)), 0).sum(1)
+
+    queries, passages = zq.shape[0], zp.shape[0]
+    valid = jnp.ones(queries, bool) if valid is None else valid
+    loss = asked(zp, pairs.pair_mask(ids, queries, passages), pairs.beyond(valid, passages))
+    if zn is None:
+        return loss
+    return loss + asked(zn.reshape(-1, zn.shape[2]), False, jnp.repeat(valid, zn.shape[1]))
+
+
+def _tiled_rows(plan, scalars, zq, zp, zn, ids, valid):
+    q, p = blockwise.sides(zq, zp, ids, valid)
+    loss = blockwise.pair_sums(plan, scalars, q, p)[0][0]
+    if zn is None:
+        return loss
+    return loss + blockwise.pair_sums(plan, scalars, q._replace(ids=()), blockwise.hard_side(zn, valid))[0][0]

@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 
-OPTIONAL = ("id", "alias", "zn", "weight")
+OPTIONAL = ("id", "alias", "zn", "weight", "zp_weight")
 
 
 def unit(x):
@@ -23,6 +23,9 @@ def batch(seed=0, queries=8, passages=None, width=6, hard=2, classes=4, padded=2
         "logit_scale": np.array(rng.uniform(1, 12)),
         "logit_bias": np.array(rng.uniform(-4, 0)),
         "weight": weight,
+        "zp_weight": rng.uniform(0.2, 2.0, passages or queries),
+        "zq_teacher": unit(rng.normal(size=(queries, width + 1))),
+        "zp_teacher": unit(rng.normal(size=(passages or queries, width + 1))),
     }
     arrays = {name: value.astype(dtype) for name, value in arrays.items()}
     return arrays | {
@@ -31,8 +34,9 @@ def batch(seed=0, queries=8, passages=None, width=6, hard=2, classes=4, padded=2
     }
 
 
-def inputs(loss, arrays, without=()):
+def inputs(loss, arrays, without=(), teacher=False):
     """Those of `arrays` that are parameters of `loss`."""
+    without = without if teacher else (*without, "zq_teacher", "zp_teacher")
     names = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is not p.KEYWORD_ONLY]
     return {name: arrays[name] for name in names if name not in without}
 

@@ -1,6 +1,6 @@
 """What every entry of LOSSES must satisfy."""
 
-import importlib
+import functools
 import inspect
 import pathlib
 
@@ -12,25 +12,32 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests.losses import drawn
 
 import losses
+from core.config import options_of
 from losses import LOSSES
+from losses.blockwise import METHODS
 
-MESHES = [(1, 1, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1), (4, 2, 1), (1, 4, 2), (2, 2, 2)]
+MESHES = [(1, 1, 1), (2, 1, 1), (1, 4, 2), (4, 2, 1), (2, 2, 2)]
+# Each loss with its own options, and in tiles where it offers them; the tiles do not divide the batches below.
+OFFERING = [name for name in sorted(LOSSES) if "method" in options_of(LOSSES[name])]
+TILED = [(name, dict(method=m, block_size=3)) for name in OFFERING for m in METHODS if m != "dense"]
+VARIANTS = [(name, {}) for name in sorted(LOSSES)] + TILED
 
 
-def mean(loss, arrays, **options):
-    """The step's only mean over the batch."""
-    value, weight, _ = loss(**arrays, **options)
-    return (value * weight).sum() / weight.sum()
+def call(loss, arrays, **options):
+    return jax.jit(functools.partial(loss, **options))(**arrays)
 
 
 def value_and_gradients(loss, arrays, **options):
+    """The loss of each row, and the gradients of the step's only mean over the batch."""
     names = drawn.trainable(arrays)
-    fixed = {name: array for name, array in arrays.items() if name not in names}
 
-    def objective(leaves):
-        return mean(loss, leaves | fixed, **options)
+    def objective(leaves, fixed):
+        value, weight, _ = loss(**leaves, **fixed, **options)
+        return (value * weight).sum() / weight.sum(), value
 
-    return jax.value_and_grad(objective)({name: arrays[name] for name in names})
+    chosen, others = ({k: v for k, v in arrays.items() if (k in names) == choice} for choice in (True, False))
+    gradients, value = jax.jit(jax.grad(objective, has_aux=True))(chosen, others)
+    return value, gradients
 
 
 def on(mesh, arrays):
@@ -40,10 +47,10 @@ def on(mesh, arrays):
 
 
 def test_table_and_folder_agree():
-    """A file that defines a function of its own name is a loss, and every loss is in the table."""
-    names = {p.stem for p in pathlib.Path(losses.__file__).parent.glob("*.py")} - {"__init__"}
-    found = {name for name in names if callable(getattr(importlib.import_module(f"losses.{name}"), name, None))}
-    assert found == set(LOSSES)
+    """Every file is a loss of its own name, in the table, or one of the helpers named here."""
+    helpers = {"__init__", "blockwise", "entries", "exchange", "positives", "similarity", "tiles"}
+    files = {p.stem for p in pathlib.Path(losses.__file__).parent.glob("*.py")}
+    assert files - helpers == set(LOSSES) == {loss.__name__ for loss in LOSSES.values()}
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -55,47 +62,44 @@ def test_options_have_defaults(name):
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_value_and_gradients_ignore_the_mesh(name, mesh):
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_value_and_gradients_ignore_the_mesh(name, options, mesh):
     loss = LOSSES[name]
     arrays = drawn.inputs(loss, drawn.batch(seed=3, queries=16, hard=2))
-    expected = value_and_gradients(loss, {k: jnp.asarray(v) for k, v in arrays.items()})
+    expected = value_and_gradients(loss, arrays)
     auto, devices = (jax.sharding.AxisType.Auto,) * 3, jax.devices()[: np.prod(mesh)]
     mesh = jax.make_mesh(mesh, ("data", "fsdp", "tensor"), axis_types=auto, devices=devices)
     with jax.set_mesh(mesh):
-        found = jax.jit(lambda a: value_and_gradients(loss, a))(on(mesh, arrays))
+        found = value_and_gradients(loss, on(mesh, arrays), **options)
     # float32 sums of 16 to 48 terms in another order
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_gradients_are_finite_where_embeddings_collapse(name, dtype):
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_gradients_are_finite_where_embeddings_collapse(name, options, dtype):
     arrays = drawn.inputs(LOSSES[name], drawn.batch(padded=1))
     same = np.full_like(arrays["zq"][0], arrays["zq"].shape[1] ** -0.5)
     for key in ("zq", "zp", "zn"):
         arrays[key] = np.broadcast_to(same, arrays[key].shape)
     arrays["logit_scale"] = np.float32(100)
-    value, gradients = value_and_gradients(LOSSES[name], {k: jnp.asarray(v) for k, v in arrays.items()}, matmul_dtype=dtype)
+    value, gradients = value_and_gradients(LOSSES[name], arrays, matmul_dtype=dtype, **options)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, gradients)))
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_padding_changes_nothing(name):
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_padding_changes_nothing(name, options):
     """Rows of weight 0 at the end, or none: the same losses, and no gradient for or from what they hold, NaN included."""
     loss = LOSSES[name]
     padded = drawn.inputs(loss, drawn.batch(queries=8, padded=3))
     for key in ("zq", "zp", "zn"):
         padded[key][5:] = np.nan
     short = {key: array[:5] if np.ndim(array) else array for key, array in padded.items()}
-    value, weight, _ = loss(**{k: jnp.asarray(v) for k, v in padded.items()})
-    expected, short_weight, _ = loss(**{k: jnp.asarray(v) for k, v in short.items()})
-    np.testing.assert_allclose(value[:5], expected, rtol=1e-6)
-    np.testing.assert_array_equal(weight, np.r_[short_weight, np.zeros(3)])
-    np.testing.assert_array_equal(value[5:], 0)
-    mean_loss, gradients = value_and_gradients(loss, {k: jnp.asarray(v) for k, v in padded.items()})
-    mean_short, short_gradients = value_and_gradients(loss, {k: jnp.asarray(v) for k, v in short.items()})
-    np.testing.assert_allclose(mean_loss, mean_short, rtol=1e-6)
+    _, weight, _ = call(loss, padded, **options)
+    np.testing.assert_array_equal(weight, np.r_[short["weight"], np.zeros(3)])
+    value, gradients = value_and_gradients(loss, padded, **options)
+    expected, short_gradients = value_and_gradients(loss, short, **options)
+    np.testing.assert_allclose(value, np.r_[expected, np.zeros(3)], rtol=1e-6)
     for key, gradient in gradients.items():
         expected = short_gradients[key]
         if gradient.ndim:
@@ -104,29 +108,29 @@ def test_padding_changes_nothing(name):
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_permuting_pairs_permutes_losses(name):
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_permuting_pairs_permutes_losses(name, options):
     arrays = drawn.inputs(LOSSES[name], drawn.batch(padded=0))
     order = np.random.default_rng(1).permutation(8)
     moved = {key: array[order] if np.ndim(array) else array for key, array in arrays.items()}
-    value, _, _ = LOSSES[name](**{k: jnp.asarray(v) for k, v in arrays.items()})
-    permuted, _, _ = LOSSES[name](**{k: jnp.asarray(v) for k, v in moved.items()})
+    value, _, _ = call(LOSSES[name], arrays, **options)
+    permuted, _, _ = call(LOSSES[name], moved, **options)
     np.testing.assert_allclose(permuted, value[order], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_a_nan_embedding_is_never_hidden(name):
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_a_nan_embedding_is_never_hidden(name, options):
     arrays = drawn.inputs(LOSSES[name], drawn.batch(padded=0))
     arrays["zp"][2] = np.nan
-    value, _, _ = LOSSES[name](**{k: jnp.asarray(v) for k, v in arrays.items()})
+    value, _, _ = call(LOSSES[name], arrays, **options)
     assert np.isnan(value[2])
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_float64_stays_float64(name):
+@pytest.mark.parametrize("name, options", VARIANTS, ids=str)
+def test_float64_stays_float64(name, options):
     with jax.enable_x64(True):
         arrays = drawn.inputs(LOSSES[name], drawn.batch(dtype=np.float64))
-        value, gradients = value_and_gradients(LOSSES[name], {k: jnp.asarray(v) for k, v in arrays.items()}, matmul_dtype="bfloat16")
+        value, gradients = value_and_gradients(LOSSES[name], arrays, matmul_dtype="bfloat16", **options)
         assert {x.dtype for x in jax.tree.leaves((value, gradients))} == {jnp.dtype("float64")}
 
 
@@ -134,7 +138,7 @@ def test_float64_stays_float64(name):
 def test_fewer_passages_than_queries_are_refused(name):
     arrays = drawn.inputs(LOSSES[name], drawn.batch(queries=4, passages=3), without=drawn.OPTIONAL)
     with pytest.raises(ValueError, match="config.data.passages_per_query"):
-        LOSSES[name](**{k: jnp.asarray(v) for k, v in arrays.items()})
+        call(LOSSES[name], arrays)
 
 
 @pytest.mark.parametrize("option", ["matmul_dtype", "negatives"])
@@ -142,4 +146,4 @@ def test_fewer_passages_than_queries_are_refused(name):
 def test_an_unknown_choice_names_the_key(name, option):
     arrays = drawn.inputs(LOSSES[name], drawn.batch())
     with pytest.raises(ValueError, match=rf"config\.losses\..*{option}"):
-        LOSSES[name](**{k: jnp.asarray(v) for k, v in arrays.items()}, **{option: "guess"})
+        call(LOSSES[name], arrays, **{option: "guess"})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.losses import drawn
 from tests.oracles import pair_losses
 
-from losses.infonce import infonce
+from losses.infonce import NEGATIVES, POSITIVES, infonce
 
 SIZES = dict(
     seed=st.integers(0, 10**6), queries=st.integers(1, 9), extra=st.integers(0, 4), width=st.integers(1, 5), hard=st.integers(0, 3),
@@ -19,24 +19,24 @@ SIZES = dict(
 )  # fmt: skip
 
 
-def drawn_batch(loss, seed, queries, extra, width, hard, classes, padded, left_out):
+def drawn_batch(loss, seed, queries, extra, width, hard, classes, padded, left_out, teacher=False):
     padded = min(padded, queries - 1)
     batch = drawn.batch(seed, queries, queries + extra, width, hard, classes, padded, np.float64)
-    return drawn.inputs(loss, batch, without=left_out)
+    return drawn.inputs(loss, batch, without=left_out, teacher=teacher)
 
 
 def value(**arguments):
-    return infonce(**{k: jnp.asarray(v) if isinstance(v, (np.ndarray, np.generic)) else v for k, v in arguments.items()})[0]
+    options = {k: v for k, v in arguments.items() if isinstance(v, (bool, str))}
+    return jax.jit(functools.partial(infonce, **options))(**{k: v for k, v in arguments.items() if k not in options})[0]
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
-@given(**SIZES, symmetric=st.booleans(), positives=st.sampled_from(["mean", "sum", "exclude"]), negatives=st.sampled_from(["all", "own"]))
+@given(**SIZES, symmetric=st.booleans(), positives=st.sampled_from(POSITIVES), negatives=st.sampled_from(NEGATIVES))
 def test_value_is_the_definition(symmetric, positives, negatives, **sizes):
-    arrays = drawn_batch(infonce, **sizes)
+    arrays = drawn_batch(infonce, **sizes, teacher=positives == "teacher")
     options = dict(symmetric=symmetric, positives=positives, negatives=negatives)
     with jax.enable_x64(True):
-        found = jax.jit(functools.partial(value, **options))(**arrays)
-        np.testing.assert_allclose(found, pair_losses.infonce(**arrays, **options), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(value(**arrays, **options), pair_losses.infonce(**arrays, **options), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("positives", ["mean", "sum", "exclude"])
@@ -100,7 +100,7 @@ def test_common_rotation_changes_nothing():
 
 
 def test_swapping_the_sides_changes_nothing():
-    arrays = drawn.inputs(infonce, drawn.batch(padded=0), without=("zn",))
+    arrays = drawn.inputs(infonce, drawn.batch(padded=0), without=("zn", "zp_weight"))
     np.testing.assert_allclose(value(**(arrays | {"zq": arrays["zp"], "zp": arrays["zq"]})), value(**arrays), rtol=1e-6)
 
 
@@ -125,11 +125,47 @@ def test_two_identical_captions_cost_log_two():
 @pytest.mark.parametrize("positives", ["mean", "sum", "exclude"])
 def test_more_negatives_never_lower_the_loss(positives):
     """Hard negatives, and passages that belong to no query."""
-    arrays = drawn.inputs(infonce, drawn.batch(passages=12, padded=0, classes=3))
+    arrays = drawn.inputs(infonce, drawn.batch(passages=12, padded=0, classes=3), without=("zp_weight",))
     fewer = {k: v for k, v in arrays.items() if k != "zn"}
     fewest = fewer | {"zp": arrays["zp"][:8]}
     losses = [np.asarray(value(**a, positives=positives)) for a in (fewest, fewer, arrays)]
     assert (losses[0] < losses[1]).all() and (losses[1] < losses[2]).all()
+
+
+def test_a_weight_is_a_number_of_copies():
+    """A passage of weight 3 counts as three passages, two of which belong to no query."""
+    arrays = drawn.inputs(infonce, drawn.batch(padded=0), without=("id", "alias", "zp_weight"))
+    weight = np.ones(8, np.float32)
+    weight[5] = 3
+    copies = arrays | {"zp": arrays["zp"][[*range(8), 5, 5]]}
+    weighted, copied = (np.asarray(value(**a, symmetric=False)) for a in (arrays | {"zp_weight": weight}, copies))
+    np.testing.assert_allclose(np.delete(weighted, 5), np.delete(copied, 5), rtol=1e-5)
+    np.testing.assert_allclose(weighted[5], copied[5] - np.log(3), rtol=1e-5)  # the copies are its positives here
+
+
+def test_a_sure_teacher_is_a_label():
+    """A teacher whose cosines are 1 for the own pair and 0 elsewhere, at a scale of 50, leaves the plain loss."""
+    arrays = drawn.inputs(infonce, drawn.batch(padded=0), without=drawn.OPTIONAL)
+    eye = np.eye(8, dtype=np.float32)
+    np.testing.assert_allclose(value(**arrays, positives="teacher", zq_teacher=eye, zp_teacher=eye), value(**arrays), rtol=1e-5)
+
+
+def test_a_perfect_student_has_no_gradient():
+    """Where the student's softmax is the teacher's, both directions' gradients are 0."""
+    arrays = drawn.inputs(infonce, drawn.batch(padded=0), without=drawn.OPTIONAL)
+    arrays["logit_scale"] = np.float32(50)
+    taught = dict(zq_teacher=arrays["zq"], zp_teacher=arrays["zp"])
+    gradient = jax.grad(lambda zq: value(**(arrays | taught | {"zq": zq}), positives="teacher").sum())(jnp.asarray(arrays["zq"]))
+    np.testing.assert_allclose(gradient, 0, atol=1e-4)
+
+
+def test_a_teacher_is_asked_for_or_refused():
+    arrays = drawn.inputs(infonce, drawn.batch(), teacher=True)
+    with pytest.raises(ValueError, match="options.positives to 'teacher'"):
+        value(**arrays)
+    del arrays["zp_teacher"]
+    with pytest.raises(ValueError, match="inputs.zq_teacher"):
+        value(**arrays, positives="teacher")
 
 
 def test_a_shared_hard_negative_counts_for_every_query():

@@ -14,8 +14,8 @@ from tests.oracles import pair_losses
 from losses.sigmoid import sigmoid
 
 
-def value(**arguments):
-    return sigmoid(**{k: jnp.asarray(v) if isinstance(v, (np.ndarray, np.generic)) else v for k, v in arguments.items()})[0]
+def value(negatives="all", **arrays):
+    return jax.jit(functools.partial(sigmoid, negatives=negatives))(**arrays)[0]
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)
@@ -24,8 +24,7 @@ def test_value_is_the_definition(negatives, **sizes):
     arrays = drawn_batch(sigmoid, **sizes)
     with jax.enable_x64(True):
         expected = pair_losses.sigmoid(**arrays, negatives=negatives)
-        found = jax.jit(functools.partial(value, negatives=negatives))(**arrays)
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(value(**arrays, negatives=negatives), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_orthogonal_embeddings_at_the_initial_bias():

@@ -31,22 +31,24 @@ def _log_sum_exp(values):
     return top + math.log(sum(math.exp(v - top) for v in values))
 
 
-def _choose(z, found, scale, related, own, positives):
+def _choose(z, found, scale, related, own, positives, log_weight, share):
     if positives == "exclude":
         found = [(j, c) for j, c in found if j == own or not related(j)]
-        targets = [j for j, _ in found if j == own]
-    else:
-        targets = [j for j, _ in found if j is not None and related(j)]
-    logits = [(j, scale * _dot(z, c)) for j, c in found]
+    logits = [(j, scale * _dot(z, c) + (0 if j is None else log_weight[j])) for j, c in found]
     denominator = _log_sum_exp([v for _, v in logits])
-    log_probabilities = [v - denominator for j, v in logits if j is not None and j in targets]
-    if positives == "sum":
-        return -_log_sum_exp(log_probabilities)
-    return -sum(log_probabilities) / len(log_probabilities)
+    log_probabilities = {j: v - denominator for j, v in logits if j is not None}
+    if positives == "teacher":
+        return -sum(share(j, list(log_probabilities)) * v for j, v in log_probabilities.items())
+    targets = [v for j, v in log_probabilities.items() if j == own or (related(j) and positives != "exclude")]
+    return -_log_sum_exp(targets) if positives == "sum" else -sum(targets) / len(targets)
 
 
-def infonce(zq, zp, logit_scale, id=None, alias=None, zn=None, weight=None, *, symmetric=True, positives="mean", negatives="all"):
+def infonce(
+    zq, zp, logit_scale, id=None, alias=None, zn=None, weight=None, zp_weight=None, zq_teacher=None, zp_teacher=None,
+    *, symmetric=True, positives="mean", negatives="all", teacher_scale=50.0,
+):  # fmt: skip
     weight = np.ones(len(zq)) if weight is None else weight
+    log_weight = np.zeros(len(zp)) if zp_weight is None else [math.log(w) for w in zp_weight]
     scale, values = float(logit_scale), np.zeros(len(zq))
     for i in range(len(zq)):
         if weight[i] == 0:
@@ -55,10 +57,19 @@ def infonce(zq, zp, logit_scale, id=None, alias=None, zn=None, weight=None, *, s
         def related(j, i=i):
             return _related(i, j, len(zq), id, alias)
 
-        values[i] = _choose(zq[i], _candidates(zq, zp, zn, weight, negatives, i), scale, related, i, positives)
+        def passage_share(j, among, i=i):
+            taught = {k: teacher_scale * _dot(zq_teacher[i], zp_teacher[k]) for k in among}
+            return math.exp(taught[j] - _log_sum_exp(list(taught.values())))
+
+        def query_share(j, among, i=i):
+            taught = {k: teacher_scale * _dot(zq_teacher[k], zp_teacher[i]) for k in among}
+            return math.exp(taught[j] - _log_sum_exp(list(taught.values())))
+
+        found = _candidates(zq, zp, zn, weight, negatives, i)
+        values[i] = _choose(zq[i], found, scale, related, i, positives, log_weight, passage_share)
         if symmetric:
-            back = _choose(zp[i], _candidates(zq, zp, zn, weight, negatives, i, backwards=True), scale, related, i, positives)
-            values[i] = (values[i] + back) / 2
+            found = _candidates(zq, zp, zn, weight, negatives, i, backwards=True)
+            values[i] = (values[i] + _choose(zp[i], found, scale, related, i, positives, np.zeros(len(zq)), query_share)) / 2
     return values
 
 

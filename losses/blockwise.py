@@ -1,0 +1,201 @@
+"""Sums over all pairs of a batch, tile by tile: never a B x B array, forward or backward.
+
+The backward pass is written by hand and computes every tile again. Leaves what a tile adds to `tiles`, the exchange between
+devices to `exchange`, and what the sums mean to the losses.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from losses import exchange, tiles
+from losses.positives import beyond, of_passages
+from losses.similarity import einsum, operand_dtype
+from losses.tiles import Plan, Saved, Scalars, Side
+
+METHODS = ("dense", *exchange.METHODS)
+
+
+def sides(
+    zq: Float[Array, "B d"],
+    zp: Float[Array, "N d"],
+    ids: tuple[Int[Array, " B"], ...],
+    valid: Bool[Array, " B"] | None,
+    log_weight: Float[Array, " N"] | None = None,
+    zq_teacher: Float[Array, "B t"] | None = None,
+    zp_teacher: Float[Array, "N t"] | None = None,
+) -> tuple[Side, Side]:
+    """Queries and passages of a global batch, ready for `pair_sums`.
+
+    Raises:
+        ValueError: the batch does not split over the ambient mesh; names the nearest sizes that do.
+    """
+    queries, passages, shards = zq.shape[0], zp.shape[0], exchange.shards()
+    if queries % shards:
+        below = queries // shards * shards
+        nearest = " or ".join(str(n) for n in (below, below + shards) if n)
+        raise ValueError(f"{queries} queries do not split over {shards} shards; set config.data.global_batch to {nearest}.")
+    columns, column_ids = of_passages(queries, passages, ids)
+    if valid is not None:
+        masked = jnp.where(beyond(valid, passages), 0.0, -jnp.inf).astype(_sum_dtype(zp))
+        log_weight = masked if log_weight is None else masked + log_weight
+    q = Side(zq, jnp.arange(queries), ids, None if valid is None else masked[:queries], zq_teacher)
+    p = Side(zp, columns, column_ids, log_weight, zp_teacher)
+    return q, pad_side(p, -(-passages // shards) * shards)
+
+
+def hard_side(zn: Float[Array, "B K d"], valid: Bool[Array, " B"] | None) -> Side:
+    """The hard negatives of all queries, as passages that belong to none."""
+    z = zn.reshape(-1, zn.shape[2])
+    masked = None if valid is None else jnp.where(jnp.repeat(valid, zn.shape[1]), 0.0, -jnp.inf).astype(_sum_dtype(zn))
+    return Side(z, jnp.full(z.shape[0], -1), (), masked)
+
+
+def _sum_dtype(z: Array) -> jnp.dtype:
+    return jnp.promote_types(z.dtype, jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def pair_sums(plan: Plan, scalars: Scalars, q: Side, p: Side) -> tuple[tuple, tuple]:
+    """Sums over passages for each query, and over queries for each passage.
+
+    Args:
+        plan: what to sum.
+        scalars: scale and bias, differentiated.
+        q: the queries of the global batch; only `z` is differentiated.
+        p: the passages likewise.
+
+    Returns:
+        (log sum or loss, target) of each query, and of each passage where `plan.symmetric`, else (None, None).
+    """
+    return _forward(plan, scalars, q, p)[0]
+
+
+def _forward(plan, scalars, q, p):
+    rows, columns = exchange.forward(plan, functools.partial(forward_tiles, plan), scalars, q, p)
+    back = tiles.results(plan, columns) if plan.symmetric else (None, None)
+    return (tiles.results(plan, rows), back), (scalars, q, p, rows, columns)
+
+
+def _backward(plan, residuals, cotangents):
+    scalars, q, p, rows, columns = residuals
+    row = tiles.saved(plan, rows, *cotangents[0])
+    column = tiles.saved(plan, columns, *cotangents[1]) if plan.symmetric else None
+    by_q, by_p, by_scale, by_bias = exchange.backward(plan, functools.partial(backward_tiles, plan), scalars, q, p, row, column)
+    by_scalars = Scalars(by_scale.astype(scalars.scale.dtype), by_bias.astype(scalars.bias.dtype), None)
+    # None: no gradient for masks, labels and teachers.
+    return by_scalars, _only(q, by_q), _only(p, by_p)
+
+
+def _only(side: Side, z: Array) -> Side:
+    return Side(z.astype(side.z.dtype), None, None, None, None)
+
+
+pair_sums.defvjp(_forward, _backward)
+
+
+def forward_tiles(
+    plan: Plan, axes: tuple[str, ...], scalars: Scalars, q: Side, p: Side
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sums of one device's queries over some passages, and of those passages over the queries."""
+    q, p, size_q, size_p, sizes = _padded(plan, axes, q, p)
+    dtype = _sum_dtype(q.z)
+    rows, columns = (exchange.vary(axes, x) for x in tiles.start(plan, q.z.shape[0], p.z.shape[0], dtype))
+
+    def column_block(j, carry):
+        rows, columns = carry
+        block = _take(p, j, size_p)
+
+        def tile(i, carry):
+            rows, column = carry
+            part = _take(q, i, size_q)
+            found = tiles.compute(plan, scalars, part, block)
+            new = tiles.merge(_take(rows, i, size_q), tiles.sums(plan, found, block.log_weight, 1))
+            if plan.symmetric:
+                column = tiles.merge(column, tiles.sums(plan, found, part.log_weight, 0))
+            return _put(rows, new, i, size_q), column
+
+        rows, column = lax.fori_loop(0, q.z.shape[0] // size_q, tile, (rows, _take(columns, j, size_p)))
+        return rows, _put(columns, column, j, size_p)
+
+    rows, columns = lax.fori_loop(0, p.z.shape[0] // size_p, column_block, (rows, columns))
+    return _head(rows, sizes[0]), _head(columns, sizes[1])
+
+
+def backward_tiles(
+    plan: Plan, axes: tuple[str, ...], scalars: Scalars, q: Side, p: Side, row: Saved, column: Saved | None
+) -> tuple[Array, Array, Array]:
+    """Cotangents of one device's queries and of some passages, both before the scale, and the sum of those of each query's logits."""
+    q, p, size_q, size_p, sizes = _padded(plan, axes, q, p)
+    row, column = (_pad(side, n) for side, n in ((row, q.z.shape[0]), (column, p.z.shape[0])))
+    dtype = _sum_dtype(q.z)
+    by_q, by_p, by_logits = (exchange.vary(axes, jnp.zeros(s, dtype)) for s in (q.z.shape, p.z.shape, q.z.shape[:1]))
+
+    def column_block(j, carry):
+        by_q, by_p, by_logits = carry
+        block, block_saved = _take(p, j, size_p), _take(column, j, size_p)
+
+        def tile(i, carry):
+            by_q, by_block, by_logits = carry
+            part = _take(q, i, size_q)
+            found = tiles.compute(plan, scalars, part, block)
+            by_tile = tiles.gradient(plan, found, block.log_weight, 1, _take(row, i, size_q))
+            if plan.symmetric:
+                by_tile += tiles.gradient(plan, found, part.log_weight, 0, block_saved)
+            by_q = _add(by_q, einsum("qp,pd->qd", by_tile, block.z, plan.matmul_dtype), i, size_q)
+            by_block += einsum("qp,qd->pd", by_tile, part.z, plan.matmul_dtype)
+            return by_q, by_block, _add(by_logits, by_tile.sum(1), i, size_q) if plan.kind == "sigmoid" else by_logits
+
+        by_q, by_block, by_logits = lax.fori_loop(0, q.z.shape[0] // size_q, tile, (by_q, _take(by_p, j, size_p), by_logits))
+        return by_q, _put(by_p, by_block, j, size_p), by_logits
+
+    by_q, by_p, by_logits = lax.fori_loop(0, p.z.shape[0] // size_p, column_block, (by_q, by_p, by_logits))
+    return by_q[: sizes[0]], by_p[: sizes[1]], by_logits[: sizes[0]]
+
+
+def _padded(plan: Plan, axes: tuple[str, ...], q: Side, p: Side):
+    """Sides as whole tiles, in the dtype of matmuls: rows of zeros that are no candidates fill the last one."""
+    if plan.block_size < 1:
+        raise ValueError(f"block_size is {plan.block_size}; set config.losses.<label>.options.block_size to 1 or more.")
+    padded, tile_sizes, sizes = [], [], (q.z.shape[0], p.z.shape[0])
+    for side, size in zip((q, p), sizes, strict=True):
+        blocks = max(-(-size // plan.block_size), 1)
+        tile_size = max(-(-size // blocks), 1)  # even tiles: a ragged last one costs blocks - 1 rows at most
+        side = side._replace(z=side.z.astype(operand_dtype(side.z.dtype, plan.matmul_dtype)))
+        padded.append(pad_side(side, blocks * tile_size, axes))
+        tile_sizes.append(tile_size)
+    return *padded, *tile_sizes, sizes
+
+
+def pad_side(side: Side, rows: int, axes: tuple[str, ...] = ()) -> Side:
+    """A side with rows added that are no candidates; inside `shard_map` over `axes`."""
+    missing = rows - side.z.shape[0]
+    if not missing:
+        return side
+    weight = exchange.vary(axes, jnp.zeros(side.z.shape[0], _sum_dtype(side.z))) if side.log_weight is None else side.log_weight
+    side = _pad(side._replace(log_weight=None), rows)
+    return side._replace(log_weight=jnp.pad(weight, (0, missing), constant_values=-jnp.inf))
+
+
+def _pad(tree, rows):
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, rows - x.shape[0]), *[(0, 0)] * (x.ndim - 1))), tree)
+
+
+def _take(tree, i, size):
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, i * size, size), tree)
+
+
+def _put(tree, new, i, size):
+    return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, i * size, 0), tree, new)
+
+
+def _add(x, new, i, size):
+    return _put(x, _take(x, i, size) + new, i, size)
+
+
+def _head(tree, rows):
+    return jax.tree.map(lambda x: x[:rows], tree)

@@ -1,0 +1,215 @@
+"""What one tile of logits (some queries by some passages) adds to a loss and to its gradient.
+
+A direction is an axis: 1 sums over passages for each query, 0 over queries for each passage. Sums of several tiles merge in any
+order. Leaves the loop over tiles to `blockwise`, and the exchange between devices to `exchange`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from losses.positives import is_positive
+from losses.similarity import cosines
+
+
+class Plan(NamedTuple):
+    """What to sum; fixed while compiling.
+
+    Fields:
+        kind: "softmax" or "sigmoid".
+        target: what to sum beside the denominator: "mean" or "sum" of positives, "teacher", or None; "exclude" takes other
+            positives out of the denominator and sums no target.
+        symmetric: sum over queries for each passage too.
+        method: "ring" or "gather", how passages reach the queries of other devices.
+        block_size: queries and passages of a tile, at most.
+        matmul_dtype: of the operands of matmuls.
+    """
+
+    kind: str
+    target: str | None
+    symmetric: bool
+    method: str
+    block_size: int
+    matmul_dtype: str
+
+
+class Scalars(NamedTuple):
+    """Numbers that apply to all logits."""
+
+    scale: Float[Array, ""]
+    bias: Float[Array, ""]
+    teacher_scale: Float[Array, ""]
+
+
+class Side(NamedTuple):
+    """The queries, or the passages, of a tile, a device or a batch.
+
+    Fields:
+        z: embeddings.
+        index: of the row in the global batch; negative: belongs to no query.
+        ids: labels by which pairs are positives of each other.
+        log_weight: added to logits where the row is a candidate, -inf: it is none; None: all 0. Not differentiated.
+        teacher: embeddings of the teacher. Not differentiated.
+    """
+
+    z: Float[Array, "n d"]
+    index: Int[Array, " n"]
+    ids: tuple[Int[Array, " n"], ...] = ()
+    log_weight: Float[Array, " n"] | None = None
+    teacher: Float[Array, "n t"] | None = None
+
+
+class Tile(NamedTuple):
+    """Logits of some queries by some passages, which pairs are positives, and what a teacher says."""
+
+    logits: Float[Array, "r c"]
+    same: Bool[Array, "r c"] | None
+    teacher: Float[Array, "r c"] | None
+
+
+class Online(NamedTuple):
+    """A sum of exponentials, as the greatest exponent and the sum relative to it, and a sum of values weighted by them."""
+
+    top: Float[Array, " n"]
+    sum: Float[Array, " n"]
+    total: Float[Array, " n"] | None = None
+
+
+class Saved(NamedTuple):
+    """What the backward pass knows about each row of one direction: log sums, and cotangents of its two results."""
+
+    log_sum: Float[Array, " n"]
+    log_target: Float[Array, " n"] | None
+    by_sum: Float[Array, " n"]
+    by_target: Float[Array, " n"] | None
+
+
+def compute(plan: Plan, scalars: Scalars, q: Side, p: Side) -> Tile:
+    """The logits of a tile."""
+    logits = scalars.scale * cosines(q.z, p.z, plan.matmul_dtype)
+    if plan.kind == "sigmoid":
+        logits += scalars.bias
+    same = teacher = None
+    if plan.kind == "sigmoid" or plan.target in ("mean", "sum", "exclude"):
+        same = is_positive(q.index, p.index, tuple(zip(q.ids, p.ids, strict=True)))
+    if plan.target == "exclude":
+        own = q.index[:, None] == p.index[None, :]
+        logits = jnp.where(same & ~own, -jnp.inf, logits)
+    if plan.target == "teacher":
+        teacher = scalars.teacher_scale * cosines(q.teacher, p.teacher, "float32")
+    return Tile(logits, same, teacher)
+
+
+def sums(plan: Plan, tile: Tile, log_weight: Array | None, axis: int) -> dict[str, Any]:
+    """The sums of a tile along an axis, over candidates of `log_weight`."""
+    if plan.kind == "sigmoid":
+        asked = jax.nn.softplus(jnp.where(tile.same, -tile.logits, tile.logits))
+        return {"all": _where_candidate(asked, log_weight, axis).sum(axis)}
+    logits = _weighted(tile.logits, log_weight, axis)
+    found = {"all": _online(logits, axis)}
+    if plan.target == "mean":
+        same = _where_candidate(tile.same, log_weight, axis)
+        found["target"] = (jnp.where(same, logits, 0).sum(axis), same.sum(axis, dtype=logits.dtype))
+    elif plan.target == "sum":
+        found["target"] = _online(jnp.where(tile.same, logits, -jnp.inf), axis)
+    elif plan.target == "teacher":
+        found["target"] = _online(_where_candidate(tile.teacher, log_weight, axis, -jnp.inf), axis, logits)
+    return found
+
+
+def nothing(plan: Plan, rows: int, dtype: jnp.dtype) -> dict[str, Any]:
+    """The sums of no tile."""
+    zero, none = jnp.zeros(rows, dtype), jnp.full(rows, -jnp.inf, dtype)
+    if plan.kind == "sigmoid":
+        return {"all": zero}
+    targets = {"mean": (zero, zero), "sum": Online(none, zero), "teacher": Online(none, zero, zero)}
+    return {"all": Online(none, zero)} | ({"target": targets[plan.target]} if plan.target in targets else {})
+
+
+def start(plan: Plan, queries: int, passages: int, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sums before the first tile: of queries, and of passages (nothing to keep unless `plan.symmetric`)."""
+    return nothing(plan, queries, dtype), nothing(plan, passages, dtype) if plan.symmetric else {}
+
+
+def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """The sums of two sets of tiles together."""
+    return jax.tree.map(_merge, a, b, is_leaf=lambda x: isinstance(x, Online))
+
+
+def results(plan: Plan, found: dict[str, Any]) -> tuple[Array, Array | None]:
+    """The log of the sum of exponentials (sigmoid: the loss), and the target's logit, of each row."""
+    if plan.kind == "sigmoid":
+        return found["all"], None
+    target = found.get("target")
+    if plan.target == "mean":
+        target = target[0] / jnp.maximum(target[1], 1)
+    elif plan.target == "sum":
+        target = _log(target)
+    elif plan.target == "teacher":
+        target = target.total / jnp.where(target.sum == 0, 1, target.sum)
+    return _log(found["all"]), target
+
+
+def saved(plan: Plan, found: dict[str, Any], by_sum: Array, by_target: Array | None) -> Saved:
+    """The sums of a whole row and the cotangents of `results`, as `gradient` needs them."""
+    if plan.kind == "sigmoid":
+        return Saved(jnp.zeros_like(by_sum), None, by_sum, None)
+    log_sum, log_target = _log(found["all"]), None
+    if plan.target == "mean":
+        by_target = by_target / jnp.maximum(found["target"][1], 1)
+    elif plan.target in ("sum", "teacher"):
+        log_target = _finite(_log(found["target"]))
+    else:
+        by_target = None
+    return Saved(_finite(log_sum), log_target, by_sum, by_target)
+
+
+def gradient(plan: Plan, tile: Tile, log_weight: Array | None, axis: int, row: Saved) -> Float[Array, "r c"]:
+    """Cotangent of a tile's logits through one direction."""
+    row = jax.tree.map(lambda x: jnp.expand_dims(x, axis), row)
+    if plan.kind == "sigmoid":
+        return _where_candidate(row.by_sum * (jax.nn.sigmoid(tile.logits) - tile.same), log_weight, axis)
+    logits = _weighted(tile.logits, log_weight, axis)
+    found = row.by_sum * jnp.exp(logits - row.log_sum)
+    if plan.target == "mean":
+        return found + jnp.where(_where_candidate(tile.same, log_weight, axis), row.by_target, 0)
+    if plan.target == "sum":
+        return found + row.by_target * jnp.exp(jnp.where(tile.same, logits, -jnp.inf) - row.log_target)
+    if plan.target == "teacher":
+        return found + row.by_target * jnp.exp(_where_candidate(tile.teacher, log_weight, axis, -jnp.inf) - row.log_target)
+    return found
+
+
+def _online(exponents: Array, axis: int, values: Array | None = None) -> Online:
+    top = exponents.max(axis)
+    powers = jnp.exp(exponents - jnp.expand_dims(_finite(top), axis))
+    total = None if values is None else jnp.where(powers == 0, 0, powers * values).sum(axis)  # a value may be -inf there
+    return Online(top, powers.sum(axis), total)
+
+
+def _merge(a, b):
+    if not isinstance(a, Online):
+        return a + b
+    top = jnp.maximum(a.top, b.top)
+    by_a, by_b = (jnp.exp(x.top - _finite(top)) for x in (a, b))
+    total = None if a.total is None else a.total * by_a + b.total * by_b
+    return Online(top, a.sum * by_a + b.sum * by_b, total)
+
+
+def _log(found: Online) -> Array:
+    return found.top + jnp.log(found.sum)
+
+
+def _finite(top: Array) -> Array:
+    """0 for rows without any candidate, so that -inf - -inf never makes a NaN; NaN and inf stay."""
+    return jnp.where(top == -jnp.inf, 0, top)
+
+
+def _weighted(logits: Array, log_weight: Array | None, axis: int) -> Array:
+    return logits if log_weight is None else logits + jnp.expand_dims(log_weight, 1 - axis)
+
+
+def _where_candidate(x: Array, log_weight: Array | None, axis: int, otherwise=0) -> Array:
+    return x if log_weight is None else jnp.where(jnp.expand_dims(log_weight > -jnp.inf, 1 - axis), x, jnp.asarray(otherwise, x.dtype))

@@ -64,14 +64,16 @@ class DualEncoder(nn.Module):
             keys = None if keys is None else jax.vmap(lambda key: jax.random.split(key, shape[1]))(keys).reshape(-1)
         out = dict(tower(x, mask, keys, capture=capture, hook=hook))
         out["embedding"] = unit(out["embedding"])
-        return {name: a.reshape(shape[:2] + a.shape[1:]) for name, a in out.items()} if folded else out
+        # States of all layers come as [N rows ...]; everything else has its rows first.
+        unfold = lambda a, axis: a.reshape(a.shape[:axis] + shape[:2] + a.shape[axis + 1 :])
+        return {name: unfold(a, int(name.startswith("layers"))) for name, a in out.items()} if folded else out
 
 
 def build(model, vocab_size: int | None = None) -> DualEncoder:
     """The dual encoder that `config.model` describes.
 
     Args:
-        model: the config section: `towers.<label> = {name, options, init}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
+        model: the config section: `towers.<label> = {name, options}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
         vocab_size: of the run's tokenizer, if it has one.
 
     Raises:

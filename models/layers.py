@@ -68,7 +68,12 @@ def scale_pixels(image: Num[Array, "B H W C"], mean: Sequence[float], std: Seque
     """(x / 255 - mean) / std for uint8 images; float images are taken as already scaled to 0-1.
 
     Images travel to the device as bytes, a quarter of the size; one mean and std serve all channels if only one is given.
+
+    Raises:
+        TypeError: other whole numbers, whose range nobody knows.
     """
+    if image.dtype != jnp.uint8 and not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 in 0-255 or float in 0-1, not {image.dtype}.")
     if image.dtype == jnp.uint8:
         image = image.astype(jnp.float32) / 255.0
     shape = (1, 1, 1, -1)

@@ -85,11 +85,11 @@ POOLINGS = {
 }
 
 
-def make(name: str, key: str, *, heads: int, norm_eps: float, dtype: str) -> nn.Module:
-    """The pooling that a tower's `options.pooling` names.
+def make(name: str, key: str, **fields) -> nn.Module:
+    """The pooling that a tower's `options.pooling` names; `fields` are those of `AttentionPool`, whose layers are like the tower's.
 
     Raises:
         ConfigError: no such pooling.
     """
     pooling = choose(POOLINGS, name, key)
-    return pooling(heads=heads, norm_eps=norm_eps, dtype=dtype, name="pool") if pooling is AttentionPool else pooling(name="pool")
+    return pooling(**fields, name="pool") if pooling is AttentionPool else pooling(name="pool")

@@ -71,7 +71,8 @@ class Text(nn.Module):
         x, after, layers = stack(x, None if self.causal else mask, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
         mask = mask if self.causal else after
         norm = layer_norm(self.norm_eps, self.dtype, "norm")
-        pool = pooling.make(self.pooling, "the text tower's options.pooling", heads=self.heads, norm_eps=self.norm_eps, dtype=self.dtype)
+        fields = dict(heads=self.heads, mlp_ratio=self.mlp_ratio, activation=self.activation, norm_eps=self.norm_eps, dtype=self.dtype)
+        pool = pooling.make(self.pooling, "the text tower's options.pooling", **fields)
         init = nn.initializers.normal(self.width**-0.5)
         project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
         finish = lambda hidden: project(pool(norm(hidden), mask, ids == self.eos_id).astype(jnp.float32))
@@ -87,7 +88,12 @@ def outputs(x, layers, norm, finish, capture: tuple[str, ...]) -> dict[str, Floa
         norm: the final norm.
         finish: hidden states to an embedding.
         capture: any of `tokens` (normed states), `layers` (as they are), `layers_pooled` `[N B d]` (each layer through `finish`).
+
+    Raises:
+        ValueError: another name in `capture`.
     """
+    if unknown := set(capture) - {"tokens", "layers", "layers_pooled"}:
+        raise ValueError(f"a tower has no {sorted(unknown)} to capture; choices: layers, layers_pooled, tokens.")
     result = {"embedding": finish(x)}
     if "tokens" in capture:
         result["tokens"] = norm(x)

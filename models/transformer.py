@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from core.config import ConfigError, choose
 from models.layers import ACTIVATIONS, axes, dense, dropout, layer_norm
 
 Hook = Callable  # hook(i, x, mask) -> (x, mask), after layer i; 0 is the embeddings; i may be traced
@@ -23,6 +24,8 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None) -> Float[Array, "B T w"]:
         width = x.shape[-1]
+        if width % self.heads:
+            raise ConfigError(f"a width of {width} does not split into {self.heads} heads; change the tower's options.heads or options.width.")
         head_dim = width // self.heads
         # One matrix product for the three projections; "heads" stays its own axis so that tensor sharding splits whole heads.
         kernel = self.param(
@@ -73,8 +76,9 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "... w"]) -> Float[Array, "... w"]:
         inits = [nn.initializers.xavier_uniform() if s is None else nn.initializers.normal(s) for s in (self.in_std, self.out_std)]
         width = x.shape[-1]
+        activation = choose(ACTIVATIONS, self.activation, "the tower's options.activation")
         x = dense(int(width * self.ratio), ("embed", "mlp"), init=inits[0], dtype=self.dtype, name="fc_in")(x)
-        return dense(width, ("mlp", "embed"), init=inits[1], dtype=self.dtype, name="fc_out")(ACTIVATIONS[self.activation](x))
+        return dense(width, ("mlp", "embed"), init=inits[1], dtype=self.dtype, name="fc_out")(activation(x))
 
 
 class Block(nn.Module):

@@ -72,7 +72,8 @@ class ViT(nn.Module):
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, after, layers = stack(x, None, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
         norm = layer_norm(self.norm_eps, self.dtype, "norm")
-        pool = pooling.make(self.pooling, "the vit tower's options.pooling", heads=self.heads, norm_eps=self.norm_eps, dtype=self.dtype)
+        fields = dict(heads=self.heads, mlp_ratio=self.mlp_ratio, activation=self.activation, norm_eps=self.norm_eps, dtype=self.dtype)
+        pool = pooling.make(self.pooling, "the vit tower's options.pooling", **fields)
         init = nn.initializers.normal(self.width**-0.5)
         project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
         return outputs(x, layers, norm, lambda hidden: project(pool(norm(hidden), after).astype(jnp.float32)), capture)

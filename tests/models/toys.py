@@ -1,0 +1,50 @@
+"""Towers of width 16, their inputs and parameters."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models import TOWERS
+
+OPTIONS = {
+    "text": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8),
+    "vit": dict(image_size=8, patch_size=4, channels=2, width=16, layers=2, heads=2, embed_dim=8),
+    "resnet": dict(image_size=8, channels=2, widths=(8, 16), blocks=(1, 1), stem_stride=1, groups=4, embed_dim=8),
+}
+EOS = 2
+
+
+def tower(name, **changes):
+    return TOWERS[name](**(OPTIONS[name] | changes))
+
+
+def texts(rows=4, length=6, seed=0):
+    """Ids that end in the end-of-text token, and the mask of what is kept; later ids are 0."""
+    rng = np.random.default_rng(seed)
+    ends = rng.integers(1, length, rows)
+    ends[0] = length - 1
+    ids = rng.integers(3, 40, (rows, length)).astype(np.int32)
+    place = np.arange(length)[None]
+    ids = np.where(place == ends[:, None], EOS, np.where(place > ends[:, None], 0, ids)).astype(np.int32)
+    return jnp.asarray(ids), jnp.asarray(place <= ends[:, None])
+
+
+def images(rows=4, size=8, channels=2, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (rows, size, size, channels), np.uint8))
+
+
+def inputs(name, rows=4):
+    return texts(rows) if name == "text" else (images(rows), None)
+
+
+def keys(rows=4, seed=0):
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(rows))
+
+
+def init(module, *args, seed=0, **options):
+    """Parameters of a module whose every leaf is random: zeros and ones would hide a bias or scale that is left out. Compiles nothing."""
+    shapes = nn.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **options)))["params"]
+    rng = np.random.default_rng(seed)
+    draw = lambda path, s: jnp.asarray((path[-1].key == "scale") + 0.3 * rng.standard_normal(s.shape), s.dtype)
+    return jax.tree_util.tree_map_with_path(draw, shapes)

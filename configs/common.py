@@ -45,7 +45,9 @@ def base() -> ConfigDict:
     """Every section a run reads, with values that suit a small one; recipes fill in data, model, losses and evals."""
     config = ConfigDict()
     config.seed = 0
-    config.data = dict(global_batch=256, shuffle=True, threads=2, workers=0, max_bad_fraction=0.001, sources={}, tokenizer=None, transforms={})
+    config.data = dict(
+        global_batch=256, shuffle=True, threads=2, workers=0, max_bad_fraction=0.001, sources={}, tokenizer=None, transforms={}
+    )
     config.model = dict(towers={}, views={}, temperature_init=0.07, logit_bias_init=placeholder(float))
     config.losses = dict(matmul_dtype="float32")
     config.optimizer = dict(

@@ -1,6 +1,6 @@
 """The smallest whole run: 1,797 handwritten digits against the sentence that names them, a minute on two CPU cores.
 
-    python -m launch.train --config=configs/digits.py --workdir=runs/digits
+python -m launch.train --config=configs/digits.py --workdir=runs/digits
 """
 
 from ml_collections import ConfigDict

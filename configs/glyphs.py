@@ -1,6 +1,6 @@
 """CLIP-style model on rendered characters and their Unicode names; needs no download and no accelerator.
 
-    python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs
+python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs
 """
 
 from ml_collections import ConfigDict
@@ -29,6 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.every_steps = 10 if arg.smoke else 200
     config.evals.unseen = dict(name="image_text_retrieval", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options={})
     config.evals.script = dict(name="zeroshot", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options={})
-    config.evals.loss = dict(name="held_out_loss", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options=dict(batch=256))
+    config.evals.loss = dict(
+        name="held_out_loss", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options=dict(batch=256)
+    )
     config.checkpoint.best = "unseen"
     return config.lock()

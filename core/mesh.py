@@ -90,7 +90,14 @@ def param_shardings(boxed, mesh: Mesh, rules):
             if axis in used or axis is None or mesh.shape[axis] == 1:
                 axis = None
             elif size % mesh.shape[axis]:
-                log.info("%s: %d of axis %s does not divide over %s=%d; kept whole", jax.tree_util.keystr(path), size, name, axis, mesh.shape[axis])
+                log.info(
+                    "%s: %d of axis %s does not divide over %s=%d; kept whole",
+                    jax.tree_util.keystr(path),
+                    size,
+                    name,
+                    axis,
+                    mesh.shape[axis],
+                )
                 axis = None
             used.add(axis)
             spec.append(axis)

@@ -32,4 +32,6 @@ def check_patterns(patterns: Sequence[str], paths, key: str) -> None:
     """
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
-            raise ConfigError(f"{key} holds {pattern!r}, which matches no parameter; there are, for example, {', '.join(sorted(paths)[:4])}.")
+            raise ConfigError(
+                f"{key} holds {pattern!r}, which matches no parameter; there are, for example, {', '.join(sorted(paths)[:4])}."
+            )

@@ -82,7 +82,9 @@ def locked(workdir: pathlib.Path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ConfigError(f"{workdir} is being trained by process {file.read().strip() or 'unknown'}; choose another --workdir.") from None
+            raise ConfigError(
+                f"{workdir} is being trained by process {file.read().strip() or 'unknown'}; choose another --workdir."
+            ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -22,7 +22,7 @@ from tensorboardX import SummaryWriter
 
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import ConfigError, bind, check_keys, choose
+from core.config import bind, check_keys, choose
 from core.logbook import tag
 from core.workdir import read_json, write_json
 from evals import EVALUATORS
@@ -90,10 +90,14 @@ def run(
         finished = (workdir / "done.json").exists()  # looked at before the steps: what it closes is then already committed
         steps = committed_steps(workdir / "checkpoints") if (workdir / "config.json").exists() else []
         if not follow and not steps:
-            raise FileNotFoundError(f"{workdir} holds no committed checkpoint; give the --workdir of a run that has saved one, or pass --follow to wait.")
+            raise FileNotFoundError(
+                f"{workdir} holds no committed checkpoint; give the --workdir of a run that has saved one, or pass --follow to wait."
+            )
         if step is not None and not follow and step not in steps:
             raise FileNotFoundError(f"{workdir} has no committed checkpoint of step {step}; there are: {steps}.")
-        todo = _pending(workdir, [s for s in steps if step in (None, s)], only, final=max(steps, default=0) if finished or not follow else None)
+        todo = _pending(
+            workdir, [s for s in steps if step in (None, s)], only, final=max(steps, default=0) if finished or not follow else None
+        )
         for number, labels in todo:
             written += evaluate_step(workdir, number, labels)
             waited = time.monotonic()

@@ -1,6 +1,6 @@
 """Evaluates the checkpoints of a workdir, once each; beside training with --follow, or any time after.
 
-    python -m launch.evaluate --workdir=runs/glyphs [--follow] [--step=500] [--evals=unseen,script]
+python -m launch.evaluate --workdir=runs/glyphs [--follow] [--step=500] [--evals=unseen,script]
 """
 
 import pathlib
@@ -22,7 +22,9 @@ def main(_) -> None:
     from evals import job
 
     with process.exit_codes():
-        written = job.run(pathlib.Path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value)
+        written = job.run(
+            pathlib.Path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value
+        )
     process.log.info("%d results written", len(written))
 
 

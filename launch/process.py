@@ -52,7 +52,11 @@ def start(nice: int = 0) -> None:
 def _log_to_stderr(index: int, count: int) -> None:
     prefix = f"[{index}] " if count > 1 else ""
     logging.basicConfig(
-        stream=sys.stderr, force=True, level=logging.INFO if index == 0 else logging.ERROR, format=f"{prefix}%(asctime)s %(message)s", datefmt="%H:%M:%S"
+        stream=sys.stderr,
+        force=True,
+        level=logging.INFO if index == 0 else logging.ERROR,
+        format=f"{prefix}%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
     )
     _quiet()
 

@@ -1,6 +1,6 @@
 """Writes the report page of a workdir and prints its results.
 
-    python -m launch.report --workdir=runs/glyphs
+python -m launch.report --workdir=runs/glyphs
 """
 
 import pathlib

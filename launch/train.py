@@ -30,7 +30,8 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
     """Checks everything, then trains; returns the exit code."""
     import contextlib
 
-    from core import environment, mesh, workdir as folder
+    from core import environment, mesh
+    from core import workdir as folder
     from evals import job
     from training import loop
     from training.data import open_data

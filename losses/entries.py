@@ -57,7 +57,9 @@ def apply_entry(entry: Entry, arrays: Mapping[str, Array]) -> tuple[Array, Array
         if name in arrays:
             given[parameter] = arrays[name]
         elif parameter not in entry.optional:
-            raise ConfigError(f"config.losses.{entry.label}.inputs.{parameter} asks for {name!r}, but a step has only: {', '.join(sorted(arrays))}.")
+            raise ConfigError(
+                f"config.losses.{entry.label}.inputs.{parameter} asks for {name!r}, but a step has only: {', '.join(sorted(arrays))}."
+            )
     result = entry.call(**given)
     value, weight, metrics = result if isinstance(result, tuple) else (result, jnp.ones_like(result), {})
     return value, weight, metrics

@@ -55,7 +55,9 @@ class DualEncoder(nn.Module):
             arrays |= {f"z_{view}" if name == "embedding" else f"{name}_{view}": array for name, array in out.items()}
         return arrays
 
-    def encode(self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None) -> dict[str, Array]:
+    def encode(
+        self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None
+    ) -> dict[str, Array]:
         """One view through its tower; an extra axis (`[B K T]`, hard negatives) is folded into the batch and back."""
         tower = self.towers[self.views[view]]
         folded = x.ndim == 3
@@ -88,10 +90,16 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
         towers[label] = bind(choose(TOWERS, entry.name, f"{key}.name"), entry.options, f"{key}.options")()
         size = getattr(towers[label], "vocab_size", None)
         if size is not None and vocab_size is not None and vocab_size > size:
-            raise ConfigError(f"{key}.options.vocab_size is {size}, but the tokenizer has {vocab_size} tokens; set it to at least {vocab_size}.")
+            raise ConfigError(
+                f"{key}.options.vocab_size is {size}, but the tokenizer has {vocab_size} tokens; set it to at least {vocab_size}."
+            )
     for view, label in model.views.items():
         choose(towers, label, f"config.model.views.{view}")
     dims = {label: tower.embed_dim for label, tower in towers.items()}
     if len(set(dims.values())) > 1:
-        raise ConfigError(f"towers must end in one shared width, found embed_dim = {dims}; change config.model.towers.<label>.options.embed_dim.")
-    return DualEncoder(towers=towers, views=dict(model.views), temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init)
+        raise ConfigError(
+            f"towers must end in one shared width, found embed_dim = {dims}; change config.model.towers.<label>.options.embed_dim."
+        )
+    return DualEncoder(
+        towers=towers, views=dict(model.views), temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init
+    )

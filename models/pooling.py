@@ -42,7 +42,9 @@ class Eos(nn.Module):
     """The first end-of-text token; a row without one gives its first token. Source: CLIP, by first match of the id."""
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos: Bool[Array, "B T"] | None = None) -> Float[Array, "B w"]:
+    def __call__(
+        self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos: Bool[Array, "B T"] | None = None
+    ) -> Float[Array, "B w"]:
         if is_eos is None:
             raise ValueError("pooling 'eos' needs token ids; for images set the tower's options.pooling to 'cls', 'mean' or 'attention'.")
         return take(tokens, jnp.argmax(is_eos, axis=1))

@@ -50,7 +50,9 @@ class ResNet(nn.Module):
         x = self._norm(x, "norm")
         pooled = dropout(x.mean(axis=(1, 2)).astype(jnp.float32), self.dropout, keys, 0)
         init = nn.initializers.normal(self.widths[-1] ** -0.5)
-        embedding = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection")(pooled) if self.embed_dim else pooled
+        embedding = (
+            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection")(pooled) if self.embed_dim else pooled
+        )
         return {"embedding": embedding} | ({"tokens": x.reshape(x.shape[0], -1, x.shape[-1])} if "tokens" in capture else {})
 
     def _block(self, x, width: int, stride: int, name: str):
@@ -63,8 +65,12 @@ class ResNet(nn.Module):
 
     def _norm(self, x, name: str):
         affine = dict(scale_init=axes(nn.initializers.ones, "channels_out"), bias_init=axes(nn.initializers.zeros, "channels_out"))
-        return jax.nn.relu(nn.GroupNorm(num_groups=min(self.groups, x.shape[-1]), dtype=self.dtype, use_fast_variance=False, name=name, **affine)(x))
+        return jax.nn.relu(
+            nn.GroupNorm(num_groups=min(self.groups, x.shape[-1]), dtype=self.dtype, use_fast_variance=False, name=name, **affine)(x)
+        )
 
     def _conv(self, x, width: int, size: int, stride: int, name: str):
         init = axes(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), None, None, "channels_in", "channels_out")
-        return nn.Conv(width, (size, size), (stride, stride), padding="SAME", use_bias=False, dtype=self.dtype, kernel_init=init, name=name)(x)
+        return nn.Conv(
+            width, (size, size), (stride, stride), padding="SAME", use_bias=False, dtype=self.dtype, kernel_init=init, name=name
+        )(x)

@@ -68,13 +68,17 @@ class Text(nn.Module):
         )  # fmt: skip
         # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
-        x, after, layers = stack(x, None if self.causal else mask, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
+        x, after, layers = stack(
+            x, None if self.causal else mask, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture))
+        )
         mask = mask if self.causal else after
         norm = layer_norm(self.norm_eps, self.dtype, "norm")
         fields = dict(heads=self.heads, mlp_ratio=self.mlp_ratio, activation=self.activation, norm_eps=self.norm_eps, dtype=self.dtype)
         pool = pooling.make(self.pooling, "the text tower's options.pooling", **fields)
         init = nn.initializers.normal(self.width**-0.5)
-        project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+        project = (
+            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+        )
         finish = lambda hidden: project(pool(norm(hidden), mask, ids == self.eos_id).astype(jnp.float32))
         return outputs(x, layers, norm, finish, capture)
 

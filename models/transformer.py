@@ -25,12 +25,20 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None) -> Float[Array, "B T w"]:
         width = x.shape[-1]
         if width % self.heads:
-            raise ConfigError(f"a width of {width} does not split into {self.heads} heads; change the tower's options.heads or options.width.")
+            raise ConfigError(
+                f"a width of {width} does not split into {self.heads} heads; change the tower's options.heads or options.width."
+            )
         head_dim = width // self.heads
         # One matrix product for the three projections; "heads" stays its own axis so that tensor sharding splits whole heads.
         kernel = self.param(
             "qkv_kernel",
-            axes(nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)), "embed", None, "heads", "head_dim"),
+            axes(
+                nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
+                "embed",
+                None,
+                "heads",
+                "head_dim",
+            ),
             (width, 3, self.heads, head_dim),
         )
         bias = self.param("qkv_bias", axes(nn.initializers.zeros, None, "heads", "head_dim"), (3, self.heads, head_dim))

@@ -61,21 +61,23 @@ class ViT(nn.Module):
         """
         check_size(image.shape, self.image_size, self.channels)
         if self.image_size % self.patch_size:
-            raise ConfigError(f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the vit tower's options.patch_size.")
+            raise ConfigError(
+                f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the vit tower's options.patch_size."
+            )
         x = dropout(self._embed(image), self.dropout, keys, 0)
         if self.pooling == "cls":
             token = self.param("class_token", axes(nn.initializers.zeros, None, None, "embed"), (1, 1, self.width))
             x = jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width)), x], axis=1)
-        block = Block(
-            self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype, parent=None
-        )
+        block = Block(self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype, parent=None)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, after, layers = stack(x, None, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
         norm = layer_norm(self.norm_eps, self.dtype, "norm")
         fields = dict(heads=self.heads, mlp_ratio=self.mlp_ratio, activation=self.activation, norm_eps=self.norm_eps, dtype=self.dtype)
         pool = pooling.make(self.pooling, "the vit tower's options.pooling", **fields)
         init = nn.initializers.normal(self.width**-0.5)
-        project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+        project = (
+            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+        )
         return outputs(x, layers, norm, lambda hidden: project(pool(norm(hidden), after).astype(jnp.float32)), capture)
 
     def _embed(self, image: Num[Array, "B H W C"]) -> Float[Array, "B p w"]:
@@ -85,7 +87,11 @@ class ViT(nn.Module):
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
         kernel = self.param("patch_kernel", axes(init, None, None, "channels_in", "embed"), (size, size, self.channels, self.width))
         bias = self.param("patch_bias", axes(nn.initializers.zeros, "embed"), (self.width,))
-        patches = x.reshape(-1, side, size, side, size, self.channels).transpose(0, 1, 3, 2, 4, 5).reshape(-1, side * side, size * size * self.channels)
+        patches = (
+            x.reshape(-1, side, size, side, size, self.channels)
+            .transpose(0, 1, 3, 2, 4, 5)
+            .reshape(-1, side * side, size * size * self.channels)
+        )
         x = patches @ kernel.reshape(-1, self.width).astype(self.dtype)
         # Added in float32: bfloat16 would lose small learned offsets.
         return (x.astype(jnp.float32) + bias[None, None] + self._positions(side)).astype(self.dtype)

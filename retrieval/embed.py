@@ -86,7 +86,9 @@ class Encoder:
         return hasattr(self._tower(view), "vocab_size")
 
     def _view_for(self, values: Sequence) -> str:
-        is_text = len(values) > 0 and isinstance(values[0], str) and not pathlib.Path(values[0]).suffix.lower() in Image.registered_extensions()
+        is_text = (
+            len(values) > 0 and isinstance(values[0], str) and pathlib.Path(values[0]).suffix.lower() not in Image.registered_extensions()
+        )
         found = [view for view in self.views if self._reads_text(view) == is_text]
         if not found:
             raise ValueError(f"no tower reads {'text' if is_text else 'images'}; this model has the views {', '.join(self.views)}.")
@@ -133,7 +135,9 @@ def load(workdir, step: int | None = None, *, weights: str | None = None, mesh: 
     config = ConfigDict(read_json(workdir / "config.json"))
     steps = committed_steps(workdir / "checkpoints")
     if not steps or (step is not None and step not in steps):
-        raise FileNotFoundError(f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}.")
+        raise FileNotFoundError(
+            f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}."
+        )
     step = steps[-1] if step is None else step
     mesh = meshes.make() if mesh is None else mesh
     tokenizer = tokenize.load(workdir / "tokenizer") if (workdir / "tokenizer").is_dir() else None

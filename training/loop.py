@@ -57,7 +57,9 @@ def total_steps(train, global_batch: int, records: int) -> int:
     """
     given = {name: train[name] for name in ("steps", "epochs", "examples") if train[name] is not None}
     if len(given) != 1:
-        raise ConfigError(f"config.train sets {sorted(given) or 'no length'}; set exactly one of steps, epochs and examples, the others to None.")
+        raise ConfigError(
+            f"config.train sets {sorted(given) or 'no length'}; set exactly one of steps, epochs and examples, the others to None."
+        )
     ((name, value),) = given.items()
     examples = {"steps": value * global_batch, "epochs": value * records, "examples": value}[name]
     return max(1, math.ceil(examples / global_batch))
@@ -163,10 +165,16 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
         BadLoss: a loss or parameter that is not finite; nothing was saved after the last good checkpoint.
     """
     with jax.set_mesh(run.mesh), Signals() as signals:
-        checkpoints = Checkpoints(workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every_steps=config.checkpoint.keep_every_steps)
+        checkpoints = Checkpoints(
+            workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every_steps=config.checkpoint.keep_every_steps
+        )
         current, position = resume(run, workdir)
         book = Logbook(
-            workdir, total_steps=run.steps, first_step=int(current.step), active=jax.process_index() == 0, tensorboard=config.log.tensorboard
+            workdir,
+            total_steps=run.steps,
+            first_step=int(current.step),
+            active=jax.process_index() == 0,
+            tensorboard=config.log.tensorboard,
         )
         batches = run.data.iterate(position, partial(_note_bad, workdir))
         try:
@@ -236,7 +244,9 @@ def _loop(run: Run, config, workdir, current, batches, checkpoints: Checkpoints,
             if not bool(all_finite(current.params)):
                 raise _bad(f"a parameter is not finite after step {done}", workdir, pending)
             with clock.saving():
-                checkpoints.save(done, current.items(), position=batches.position, meta={"examples": done * global_batch, "seed": config.seed})
+                checkpoints.save(
+                    done, current.items(), position=batches.position, meta={"examples": done * global_batch, "seed": config.seed}
+                )
             pending = None
         profile.after(done)
     return Outcome(done, stopped=done < run.steps)

@@ -13,7 +13,9 @@ def adamw(learning_rate, decay_mask, *, b1: float = 0.9, b2: float = 0.999, eps:
     return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask)
 
 
-def adafactor(learning_rate, decay_mask, *, b1: float = 0.0, decay_rate: float = 0.8, weight_decay: float = 0.0, min_dim_size_to_factor: int = 128):
+def adafactor(
+    learning_rate, decay_mask, *, b1: float = 0.0, decay_rate: float = 0.8, weight_decay: float = 0.0, min_dim_size_to_factor: int = 128
+):
     """Factored second moments: memory of rows + columns instead of rows x columns. Source: Shazeer & Stern 2018, arXiv:1804.04235.
 
     Weight decay is decoupled and multiplied by the learning rate, as with the other optimizers here.
@@ -35,7 +37,9 @@ def lion(learning_rate, decay_mask, *, b1: float = 0.9, b2: float = 0.99, weight
 def sgd(learning_rate, decay_mask, *, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0):
     """Momentum SGD with decoupled weight decay."""
     return optax.chain(
-        optax.trace(momentum, nesterov=nesterov), optax.add_decayed_weights(weight_decay, decay_mask), optax.scale_by_learning_rate(learning_rate)
+        optax.trace(momentum, nesterov=nesterov),
+        optax.add_decayed_weights(weight_decay, decay_mask),
+        optax.scale_by_learning_rate(learning_rate),
     )
 
 
@@ -80,7 +84,11 @@ def schedule(config, steps: int):
         ConfigError: unknown schedule or option.
     """
     check_keys(config.schedule, ("name", "options"), "config.optimizer.schedule")
-    make = bind(choose(SCHEDULES, config.schedule.name, "config.optimizer.schedule.name"), config.schedule.options, "config.optimizer.schedule.options")
+    make = bind(
+        choose(SCHEDULES, config.schedule.name, "config.optimizer.schedule.name"),
+        config.schedule.options,
+        "config.optimizer.schedule.options",
+    )
     return make(config.learning_rate, steps, config.warmup_steps)
 
 

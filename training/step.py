@@ -24,7 +24,14 @@ def example_keys(seed: int, step: Array, views, rows: int) -> dict[str, Array]:
 
 
 def make_step(
-    model: DualEncoder, found: list[Entry], tx: optax.GradientTransformation, learning_rate: Callable, *, seed: int, freeze=(), ema_decay: float | None = None
+    model: DualEncoder,
+    found: list[Entry],
+    tx: optax.GradientTransformation,
+    learning_rate: Callable,
+    *,
+    seed: int,
+    freeze=(),
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
     """Builds `step(state, batch, measure) -> (state, metrics)`.
 
@@ -80,7 +87,9 @@ def make_step(
     return step
 
 
-def start(model: DualEncoder, tx: optax.GradientTransformation, example: Mapping[str, Any], *, seed: int, freeze=(), with_ema: bool) -> TrainState:
+def start(
+    model: DualEncoder, tx: optax.GradientTransformation, example: Mapping[str, Any], *, seed: int, freeze=(), with_ema: bool
+) -> TrainState:
     """The state before the first step; pure, so that it can be traced for its shapes."""
     params = nn.unbox(model.init(jax.random.key(seed), dict(example))["params"])
     flat = {path: leaf for path, leaf in by_path(params).items() if not matches(path, freeze)}

@@ -25,7 +25,9 @@ TOY = [
 
 def start(module, *arguments, **environment):
     words = [sys.executable, "-m", f"launch.{module}", *arguments]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment)
+    return subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    )
 
 
 def run(module, *arguments, **environment):
@@ -63,7 +65,10 @@ def test_train_evaluate_and_report(tmp_path):
     "arguments, message",
     [
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
-        (["--config.losses.main.name=infonc"], "config.losses.main.name is 'infonc', which is not among: infonce, sigmoid. Did you mean 'infonce'?"),
+        (
+            ["--config.losses.main.name=infonc"],
+            "config.losses.main.name is 'infonc', which is not among: infonce, sigmoid. Did you mean 'infonce'?",
+        ),
         (["--config.data.global_batch=5"], ""),
     ],
 )
@@ -82,7 +87,10 @@ def test_evaluating_an_empty_folder_is_one_line(tmp_path):
 
 
 def test_sigterm_leaves_with_75_and_the_command_goes_on(tmp_path):
-    workdir, longer = tmp_path / "run", ["--config.train.steps=400", "--config.checkpoint.every_steps=400", "--config.evals.test.every_steps=400"]
+    workdir, longer = (
+        tmp_path / "run",
+        ["--config.train.steps=400", "--config.checkpoint.every_steps=400", "--config.evals.test.every_steps=400"],
+    )
     process = start("train", *TOY, *longer, f"--workdir={workdir}")
     deadline = time.monotonic() + 120
     while not (workdir / "metrics.jsonl").exists() or not read_lines(workdir / "metrics.jsonl"):

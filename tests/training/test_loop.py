@@ -98,7 +98,10 @@ def test_a_bad_loss_stops_the_run_and_overwrites_nothing(tmp_path):
     made.train.steps = 8
     made.optimizer.learning_rate = float("inf")
     made.optimizer.schedule = dict(name="constant", options={})
-    with pytest.raises(loop.BadLoss, match=r"(loss of step \d is nan|not finite after step \d); last good checkpoint: step 4; .*ids \(\d+, .*config.optimizer.learning_rate"):
+    with pytest.raises(
+        loop.BadLoss,
+        match=r"(loss of step \d is nan|not finite after step \d); last good checkpoint: step 4; .*ids \(\d+, .*config.optimizer.learning_rate",
+    ):
         tiny.train(made, tmp_path)
     assert committed_steps(tmp_path / "checkpoints") == [2, 4]
     batch = json.loads((tmp_path / "bad_batch.json").read_text())
@@ -117,9 +120,7 @@ def test_a_parameter_that_is_not_finite_is_never_saved(tmp_path):
     assert committed_steps(tmp_path / "checkpoints") == []
 
 
-@pytest.mark.parametrize(
-    "given, expected", [(dict(steps=7), 7), (dict(epochs=2.0), 25), (dict(examples=100), 13), (dict(examples=1), 1)]
-)
+@pytest.mark.parametrize("given, expected", [(dict(steps=7), 7), (dict(epochs=2.0), 25), (dict(examples=100), 13), (dict(examples=1), 1)])
 def test_length_as_steps_epochs_or_examples(given, expected):
     made = tiny.config().train
     made.update(dict(steps=None, epochs=None, examples=None) | given)
@@ -148,14 +149,19 @@ def test_a_trace_of_the_asked_steps_is_written(tmp_path):
 @pytest.mark.parametrize("name", sorted(optimizer.OPTIMIZERS))
 def test_every_optimizer_learns(name, tmp_path):
     rates = dict(adafactor=3e-2, adamw=1e-2, lion=2e-3, sgd=1.0)
-    made = tiny.config(train__steps=40, optimizer__name=name, optimizer__options={}, optimizer__learning_rate=rates[name], checkpoint__every_steps=40)
+    made = tiny.config(
+        train__steps=40, optimizer__name=name, optimizer__options={}, optimizer__learning_rate=rates[name], checkpoint__every_steps=40
+    )
     tiny.train(made, tmp_path)
     losses = [line["train/main"] for line in read_lines(tmp_path / "metrics.jsonl")]
     # The loss of uniform positives is bounded below by their entropy, so learning shows as a drop, not as zero.
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
 
 
-@pytest.mark.parametrize("name, options, ends", [("cosine", dict(end_factor=0.1), 1e-4), ("linear", {}, 0.0), ("constant", {}, 1e-3), ("rsqrt", dict(cooldown_steps=10), 0.0)])
+@pytest.mark.parametrize(
+    "name, options, ends",
+    [("cosine", dict(end_factor=0.1), 1e-4), ("linear", {}, 0.0), ("constant", {}, 1e-3), ("rsqrt", dict(cooldown_steps=10), 0.0)],
+)
 def test_schedules_warm_up_to_the_peak_and_end_where_they_say(name, options, ends):
     made = tiny.config(optimizer__schedule=dict(name=name, options=options), optimizer__warmup_steps=10).optimizer
     rate = optimizer.schedule(made, 100)

@@ -57,7 +57,10 @@ def test_parameters_are_split_as_the_rules_say(tmp_path):
 def test_frozen_parts_keep_their_value_and_have_no_optimizer_state(tmp_path, on_one_device):
     made = tiny.config(optimizer__freeze=("^towers_image/",), optimizer__ema_decay=0.9)
     run = tiny.prepare(made, tmp_path)
-    assert not any("towers_image" in jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((run.abstract.opt_state, run.abstract.ema)))
+    assert not any(
+        "towers_image" in jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path((run.abstract.opt_state, run.abstract.ema))
+    )
     before = {path: np.asarray(leaf) for path, leaf in by_path(jax.jit(run.init)().params).items()}
     after, _, _ = run_steps(made, tmp_path)
     for path, leaf in before.items():
@@ -83,7 +86,12 @@ def test_the_average_follows_the_definition(tmp_path):
 @pytest.mark.parametrize("temperature, bound", [(0.0099, np.log(100.0)), (1.0, 0.0)])
 def test_the_log_scale_stays_in_bounds_after_the_update(temperature, bound, tmp_path):
     # A large rate would carry the scale over the bound it starts near; from 1.0 the first gradient pushes below zero.
-    made = tiny.config(model__temperature_init=temperature, optimizer__learning_rate=0.5, optimizer__warmup_steps=0, optimizer__schedule=dict(name="constant", options={}))
+    made = tiny.config(
+        model__temperature_init=temperature,
+        optimizer__learning_rate=0.5,
+        optimizer__warmup_steps=0,
+        optimizer__schedule=dict(name="constant", options={}),
+    )
     params, _, _ = run_steps(made, tmp_path, count=2)
     assert 0.0 <= params["log_logit_scale"] <= np.float32(np.log(100.0))
     assert np.isclose(params["log_logit_scale"], bound, atol=1.0)
@@ -99,7 +107,9 @@ def test_scale_norms_and_biases_do_not_decay(tmp_path):
 
 
 def test_dropout_keys_depend_on_seed_step_view_and_row_only():
-    keys = lambda seed, step, rows: {v: jax.random.key_data(k) for v, k in steps.example_keys(seed, jnp.asarray(step), ("text", "image"), rows).items()}
+    keys = lambda seed, step, rows: {
+        v: jax.random.key_data(k) for v, k in steps.example_keys(seed, jnp.asarray(step), ("text", "image"), rows).items()
+    }
     few, many = keys(0, 3, 4), keys(0, 3, 8)
     assert (few["text"] == many["text"][:4]).all()
     every = np.concatenate([many["text"], many["image"], keys(0, 4, 8)["text"], keys(1, 3, 8)["text"]])

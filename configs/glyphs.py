@@ -1,6 +1,8 @@
 """CLIP-style model on rendered characters and their Unicode names; needs no download and no accelerator.
 
-python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs
+    python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs
+
+The eval split holds 500 characters that training never shows, in any face: names have to be put together from known words.
 """
 
 from ml_collections import ConfigDict
@@ -9,28 +11,35 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = common.parse_arg(arg, smoke=False, size=32)
+    arg = common.parse_arg(arg, smoke=False)
     config = common.base()
-    glyphs = lambda split: dict(name="glyphs", options=dict(split=split, size=arg.size))
+    size, length, vocab_size = 32, 16, 1024  # 16 tokens hold 99 names of 100 whole
     config.data.global_batch = 256
-    config.data.sources = dict(main=glyphs("train") | dict(weight=1.0))
-    config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=1024))
+    config.data.sources = dict(main=_glyphs("train", size) | dict(weight=1.0))
+    config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=vocab_size))
     config.data.transforms = dict(
+        # keep_inside: a move that cuts the accent off a capital would make its name wrong.
         image=dict(name="augment", options=dict(shift=0.08, scale=0.1, rotate=6.0, noise=0.04, keep_inside=True)),
-        text=dict(name="tokenize", options=dict(length=20)),
+        text=dict(name="tokenize", options=dict(length=length)),
     )
-    image = dict(image_size=arg.size, patch_size=8, channels=1, width=128, layers=4, heads=4, embed_dim=128)
-    text = dict(vocab_size=1024, length=20, width=128, layers=2, heads=4, embed_dim=128)
-    config.model.towers = dict(image=dict(name="vit", options=image), text=dict(name="text", options=text))
+    # Convolutions: with the same time a ViT of 16 patches reached 0.38 where a residual network reached 0.49.
+    image = dict(image_size=size, channels=1, widths=(32, 64, 128, 192), blocks=(1, 1, 1, 1), embed_dim=128)
+    text = dict(vocab_size=vocab_size, length=length, width=128, layers=1, heads=4, causal=False, pooling="mean", embed_dim=128)
+    config.model.towers = dict(image=dict(name="resnet", options=image), text=dict(name="text", options=text))
     config.model.views = dict(image="image", text="text")
+    # Positives: the same character, or another one that looks the same in this face.
     inputs = dict(zq="z_image", zp="z_text", id="id", alias="pixel_id")
-    config.losses.main = dict(name="infonce", inputs=inputs, weight=1.0, options=dict(symmetric=True))
-    config.train.steps = 20 if arg.smoke else 1000
-    config.checkpoint.every_steps = 10 if arg.smoke else 200
-    config.evals.unseen = dict(name="image_text_retrieval", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options={})
-    config.evals.script = dict(name="zeroshot", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options={})
-    config.evals.loss = dict(
-        name="held_out_loss", every_steps=config.checkpoint.every_steps, data=glyphs("unseen"), options=dict(batch=256)
-    )
+    config.losses.main = dict(name="infonce", inputs=inputs, weight=1.0, options=dict(symmetric=True, positives="mean"))
+    config.optimizer.learning_rate = 2e-3
+    config.train.steps = 20 if arg.smoke else 1300
+    config.checkpoint.every_steps = 10 if arg.smoke else 260
     config.checkpoint.best = "unseen"
+    data, every = _glyphs("unseen", size), config.checkpoint.every_steps
+    config.evals.unseen = dict(name="image_text_retrieval", every_steps=every, data=data, options={}, goal=0.55)
+    config.evals.script = dict(name="zeroshot", every_steps=every, data=data, options={})
+    config.evals.loss = dict(name="held_out_loss", every_steps=every, data=data, options=dict(batch=256))
     return config.lock()
+
+
+def _glyphs(split: str, size: int) -> dict:
+    return dict(name="glyphs", options=dict(split=split, size=size))

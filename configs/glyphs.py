@@ -1,6 +1,6 @@
 """CLIP-style model on rendered characters and their Unicode names; needs no download and no accelerator.
 
-    python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs
+    python -m launch.train --config=configs/glyphs.py[:loss=sigmoid] --workdir=runs/glyphs
 
 The eval split holds 500 characters that training never shows, in any face: names have to be put together from known words.
 """
@@ -11,7 +11,7 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = common.parse_arg(arg, smoke=False)
+    arg = common.parse_arg(arg, loss="infonce", smoke=False)
     config = common.base()
     size, length, vocab_size = 32, 16, 1024  # 16 tokens hold 99 names of 100 whole
     config.data.global_batch = 256
@@ -29,7 +29,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.views = dict(image="image", text="text")
     # Positives: the same character, or another one that looks the same in this face.
     inputs = dict(zq="z_image", zp="z_text", id="id", alias="pixel_id")
-    config.losses.main = dict(name="infonce", inputs=inputs, weight=1.0, options=dict(symmetric=True, positives="mean"))
+    config.losses.main = dict(name=arg.loss, inputs=inputs, weight=1.0, options={})
+    if arg.loss == "sigmoid":
+        config.model.temperature_init, config.model.logit_bias_init = 0.1, -10.0
     config.optimizer.learning_rate = 2e-3
     config.train.steps = 20 if arg.smoke else 1300
     config.checkpoint.every_steps = 10 if arg.smoke else 260

@@ -14,6 +14,7 @@ import tempfile
 from absl import flags
 
 from core.config import ConfigError
+from launch import overrides
 
 DONE, CONFIG_ERROR, BAD_LOSS, LOST_PEER, STOPPED = 0, 3, 4, 5, 75
 COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
@@ -82,6 +83,7 @@ def run(main) -> None:
 
     def parse(arguments):
         try:
+            overrides.check(arguments)
             return flags.FLAGS(arguments)
         except (flags.Error, ValueError, KeyError, AttributeError, TypeError) as error:
             message = " ".join(str(error.args[0] if error.args else error).split())

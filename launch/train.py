@@ -34,6 +34,7 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
     from core import workdir as folder
     from evals import job
     from training import loop
+    from training import run as runs
     from training.data import open_data
 
     job.check(config)
@@ -42,7 +43,7 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
     with folder.locked(workdir) if first else contextlib.nullcontext():
         if first:
             folder.claim_config(workdir, config, allow_change=allow_change)
-        run = loop.prepare(config, open_data(config, workdir), devices)
+        run = runs.prepare(config, open_data(config, workdir), devices)
         if loop.is_done(run, workdir):
             process.log.info("%s is done: %d steps", workdir, run.steps)
             return process.DONE

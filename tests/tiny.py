@@ -5,6 +5,7 @@ import jax
 from configs import digits
 from core import mesh as meshes
 from training import loop
+from training import run as runs
 from training.data import open_data
 
 
@@ -33,7 +34,7 @@ def config(**changes):
 def prepare(made, workdir, devices=None, **mesh):
     """The run of a config on some devices (one, by default)."""
     devices = jax.devices()[:1] if devices is None else devices
-    return loop.prepare(made, open_data(made, workdir), meshes.make(**(mesh or dict(data=-1)), devices=devices))
+    return runs.prepare(made, open_data(made, workdir), meshes.make(**(mesh or dict(data=-1)), devices=devices))
 
 
 def train(made, workdir, **options):

@@ -13,6 +13,7 @@ from core.config import ConfigError
 from core.logbook import read_lines
 from tests import tiny
 from training import loop, optimizer
+from training import run as runs
 
 
 def saved(workdir, made, step, item="params"):
@@ -100,7 +101,7 @@ def test_a_bad_loss_stops_the_run_and_overwrites_nothing(tmp_path):
     made.optimizer.schedule = dict(name="constant", options={})
     with pytest.raises(
         loop.BadLoss,
-        match=r"(loss of step \d is nan|not finite after step \d); last good checkpoint: step 4; .*ids \(\d+, .*config.optimizer.learning_rate",
+        match=r"(loss of step \d is nan|not finite after step \d); last good checkpoint: step 4; .*records \(\d+, .*config.optimizer.learning",
     ):
         tiny.train(made, tmp_path)
     assert committed_steps(tmp_path / "checkpoints") == [2, 4]
@@ -124,7 +125,7 @@ def test_a_parameter_that_is_not_finite_is_never_saved(tmp_path):
 def test_length_as_steps_epochs_or_examples(given, expected):
     made = tiny.config().train
     made.update(dict(steps=None, epochs=None, examples=None) | given)
-    assert loop.total_steps(made, 8, 100) == expected
+    assert runs.total_steps(made, 8, 100) == expected
 
 
 @pytest.mark.parametrize("given", [dict(), dict(steps=1, epochs=1.0)])
@@ -132,7 +133,7 @@ def test_exactly_one_length(given):
     made = tiny.config().train
     made.update(dict(steps=None, epochs=None, examples=None) | given)
     with pytest.raises(ConfigError, match="set exactly one of steps, epochs and examples"):
-        loop.total_steps(made, 8, 100)
+        runs.total_steps(made, 8, 100)
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest_two(tmp_path):

@@ -1,0 +1,80 @@
+"""Where a run's time goes, as metrics; and a trace of some steps."""
+
+import logging
+import pathlib
+import time
+
+import jax
+
+from core.config import ConfigError
+from training import flops
+from training.run import Run
+
+log = logging.getLogger(__name__)
+
+
+class Clock:
+    """Where the time of logged intervals goes: steps, waiting for input, saving."""
+
+    def __init__(self, run: Run, global_batch: int, first_step: int):
+        self._forward_flops = forward_flops(run)
+        self._batch, self._devices = global_batch, run.mesh.devices.ravel()
+        self._step, self._start, self._wait, self._save = first_step, time.perf_counter(), 0.0, 0.0
+
+    def waiting(self):
+        """Context: time spent here is waiting for input."""
+        return _Timer(self, "_wait")
+
+    def saving(self):
+        """Context: time spent here is saving, or waiting for the save before."""
+        return _Timer(self, "_save")
+
+    def lap(self, step: int) -> dict[str, float]:
+        """Metrics of the interval since the last lap."""
+        seconds, steps = max(time.perf_counter() - self._start, 1e-9), max(step - self._step, 1)
+        rate = steps * self._batch / seconds
+        metrics = {
+            "perf/examples_per_second": rate,
+            "perf/examples_per_second_per_device": rate / len(self._devices),
+            "perf/step_seconds": seconds / steps,
+            "perf/input_wait_share": self._wait / seconds,
+            "perf/save_share": self._save / seconds,
+            "perf/matmul_gflops_per_second": 3 * self._forward_flops * steps / seconds / 1e9,
+        }
+        share = flops.mfu(self._forward_flops, seconds / steps, self._devices)
+        self._step, self._start, self._wait, self._save = step, time.perf_counter(), 0.0, 0.0
+        return metrics | ({} if share is None else {"perf/mfu": share})
+
+
+class _Timer:
+    def __init__(self, clock: Clock, field: str):
+        self._clock, self._field = clock, field
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_):
+        setattr(self._clock, self._field, getattr(self._clock, self._field) + time.perf_counter() - self._start)
+
+
+def forward_flops(run: Run) -> int:
+    """Matmul FLOPs of the towers on one global batch, forward only."""
+    return flops.matmul_flops(lambda params, batch: run.model.apply({"params": params}, batch), run.abstract.params, run.spec)
+
+
+class Profile:
+    """Writes a trace of the steps in `config.train.profile_steps = (first, last)` to `W/profile`; None writes none."""
+
+    def __init__(self, steps, workdir: pathlib.Path):
+        if steps is not None and (len(steps) != 2 or steps[0] > steps[1]):
+            raise ConfigError(f"config.train.profile_steps is {tuple(steps)}; set it to (first, last), or None.")
+        self._steps, self._folder = steps, workdir / "profile"
+
+    def before(self, step: int) -> None:
+        if self._steps is not None and step == self._steps[0]:
+            jax.profiler.start_trace(str(self._folder))
+
+    def after(self, step: int) -> None:
+        if self._steps is not None and step == self._steps[1]:
+            jax.profiler.stop_trace()
+            log.info("trace of steps %d to %d is in %s", *self._steps, self._folder)

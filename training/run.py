@@ -1,0 +1,102 @@
+"""From a config to everything a run is made of, checked and traced but not compiled."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from core import mesh as meshes
+from core import paths
+from core.config import ConfigError, check_keys
+from losses.entries import entries
+from models import dual
+from training import optimizer
+from training.data import Data, example
+from training.state import TrainState
+from training.step import make_step, start
+
+SECTION_KEYS = {
+    "train": ("steps", "epochs", "examples", "profile_steps"),
+    "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
+    "mesh": ("data", "fsdp", "tensor", "rules"),
+    "log": ("every_steps", "tensorboard"),
+}
+
+
+def total_steps(train, global_batch: int, records: int) -> int:
+    """Steps that `config.train.steps | epochs | examples` asks for.
+
+    Raises:
+        ConfigError: none or several of the three are set.
+    """
+    given = {name: train[name] for name in ("steps", "epochs", "examples") if train[name] is not None}
+    if len(given) != 1:
+        raise ConfigError(
+            f"config.train sets {sorted(given) or 'no length'}; set exactly one of steps, epochs and examples, the others to None."
+        )
+    ((name, value),) = given.items()
+    examples = {"steps": value * global_batch, "epochs": value * records, "examples": value}[name]
+    return max(1, math.ceil(examples / global_batch))
+
+
+class Run(NamedTuple):
+    """Everything a run is made of, before anything compiles."""
+
+    mesh: jax.sharding.Mesh
+    data: Data
+    spec: dict[str, jax.ShapeDtypeStruct]  # of a global batch
+    steps: int
+    model: dual.DualEncoder
+    step: Any  # (state, batch, measure) -> (state, metrics), pure
+    init: Any  # () -> the first state, pure
+    abstract: TrainState  # shapes and shardings
+
+
+def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
+    """Builds and checks all parts from a config, and traces them; compiles nothing.
+
+    Raises:
+        ConfigError: any mistake in the config, naming its key.
+    """
+    for section, keys in SECTION_KEYS.items():
+        check_keys(config[section], keys, f"config.{section}")
+    meshes.check_batch(config.data.global_batch, mesh)
+    meshes.check_rules(config.mesh.rules)
+    steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
+    found = entries(config.losses)
+    model = dual.build(config.model, data.vocab_size)
+    spec = data.spec()
+    freeze, ema_decay = tuple(config.optimizer.freeze), config.optimizer.ema_decay
+    with jax.set_mesh(mesh):
+        boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
+        paths.check_patterns(freeze, list(paths.by_path(nn.unbox(boxed))), "config.optimizer.freeze")
+        tx = optimizer.make(config.optimizer, steps)
+        rate = optimizer.schedule(config.optimizer, steps)
+        update = make_step(model, found, tx, rate, seed=config.seed, freeze=freeze, ema_decay=ema_decay)
+        init = partial(start, model, tx, example(spec), seed=config.seed, freeze=freeze, with_ema=ema_decay is not None)
+        abstract = _abstract(init, boxed, mesh, config.mesh.rules)
+        # A loss without its arrays fails here, not after a compile.
+        stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
+        jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
+    return Run(mesh, data, spec, steps, model, update, init, abstract)
+
+
+def _abstract(init, boxed, mesh, rules) -> TrainState:
+    """Shapes of the state with shardings: optimizer and averages lie as their parameters do, anything else is replicated."""
+    shapes = jax.eval_shape(init)
+    shardings = meshes.param_shardings(boxed, mesh, rules)
+    flat_shardings = paths.by_path(shardings)
+    flat_shapes = paths.by_path(shapes.params)
+
+    def like_parameter(path, leaf):
+        # Flat optimizer trees carry the parameter's path as the last dict key; a factored moment has another shape.
+        names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
+        fits = names and names[-1] in flat_shapes and flat_shapes[names[-1]].shape == leaf.shape
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=flat_shardings[names[-1]] if fits else meshes.replicated(mesh))
+
+    placed = lambda tree: jax.tree_util.tree_map_with_path(like_parameter, tree)
+    params = jax.tree.map(lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes.params, shardings)
+    return TrainState(placed(shapes.step), params, placed(shapes.opt_state), placed(shapes.ema))

@@ -61,7 +61,14 @@ def base() -> ConfigDict:
         clip_norm=1.0,
         ema_decay=placeholder(float),
     )
-    config.train = dict(steps=placeholder(int), epochs=placeholder(float), examples=placeholder(int), profile_steps=placeholder(tuple))
+    config.train = dict(
+        steps=placeholder(int),
+        epochs=placeholder(float),
+        examples=placeholder(int),
+        microbatches=placeholder(int),
+        accumulate_steps=placeholder(int),
+        profile_steps=placeholder(tuple),
+    )
     config.checkpoint = dict(every_steps=100, keep_last=3, keep_every_steps=placeholder(int), best=placeholder(str))
     config.mesh = dict(
         data=-1,

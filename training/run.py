@@ -13,13 +13,13 @@ from core import paths
 from core.config import ConfigError, check_keys
 from losses.entries import entries
 from models import dual
-from training import optimizer
+from training import cached_gradients, optimizer
 from training.data import Data, example
 from training.state import TrainState
 from training.step import make_step, start
 
 SECTION_KEYS = {
-    "train": ("steps", "epochs", "examples", "profile_steps"),
+    "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps"),
     "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
     "mesh": ("data", "fsdp", "tensor", "rules"),
     "log": ("every_steps", "tensorboard"),
@@ -65,6 +65,12 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
         check_keys(config[section], keys, f"config.{section}")
     meshes.check_batch(config.data.global_batch, mesh)
     meshes.check_rules(config.mesh.rules)
+    if config.train.accumulate_steps is not None:
+        raise ConfigError(
+            "config.train.accumulate_steps would average losses over parts of a batch, which have fewer negatives; "
+            "set config.train.microbatches instead: the same memory, and the gradient of the whole batch."
+        )
+    microbatches = cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
     steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
     found = entries(config.losses)
     model = dual.build(config.model, data.vocab_size)
@@ -75,7 +81,17 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
         paths.check_patterns(freeze, list(paths.by_path(nn.unbox(boxed))), "config.optimizer.freeze")
         tx = optimizer.make(config.optimizer, steps)
         rate = optimizer.schedule(config.optimizer, steps)
-        update = make_step(model, found, tx, rate, seed=config.seed, freeze=freeze, ema_decay=ema_decay)
+        update = make_step(
+            model,
+            found,
+            tx,
+            rate,
+            seed=config.seed,
+            freeze=freeze,
+            ema_decay=ema_decay,
+            microbatches=microbatches,
+            shards=meshes.shards(mesh),
+        )
         init = partial(start, model, tx, example(spec), seed=config.seed, freeze=freeze, with_ema=ema_decay is not None)
         abstract = _abstract(init, boxed, mesh, config.mesh.rules)
         # A loss without its arrays fails here, not after a compile.

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from core.paths import by_path, from_paths, matches
 from losses.entries import Entry, mean_loss
 from models.dual import LOG_SCALE_MAX, DualEncoder
-from training import health
+from training import cached_gradients, health
 from training.state import TrainState
 
 
@@ -32,6 +32,8 @@ def make_step(
     seed: int,
     freeze=(),
     ema_decay: float | None = None,
+    microbatches: int = 1,
+    shards: int = 1,
 ) -> Callable[[TrainState, dict[str, Array], Array], tuple[TrainState, dict[str, Array]]]:
     """Builds `step(state, batch, measure) -> (state, metrics)`.
 
@@ -43,6 +45,8 @@ def make_step(
         seed: of dropout.
         freeze: path patterns of parameters that get no gradient, update, optimizer state or average.
         ema_decay: of the average of trainable parameters; None keeps none.
+        microbatches: parts in which the towers see the batch; the loss and the gradient are those of the whole batch.
+        shards: parts that the mesh splits the batch into.
 
     The batch holds views, ids and `stop` (any process's wish to stop, so that all agree on the step). `measure` switches the
     costlier health metrics on. Metrics are replicated scalars.
@@ -57,7 +61,7 @@ def make_step(
         keys = example_keys(seed, state.step, model.views, rows)
 
         def loss_of(trainable):
-            arrays = model.apply({"params": from_paths(trainable | frozen)}, batch, keys)
+            arrays = cached_gradients.apply(model, from_paths(trainable | frozen), batch, keys, microbatches, shards)
             arrays |= {name: a for name, a in batch.items() if name not in model.views}
             total, parts = mean_loss(found, arrays)
             parts = {f"train/{name}": value for name, value in parts.items()}

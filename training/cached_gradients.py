@@ -1,0 +1,66 @@
+"""The towers in microbatches, the loss over the whole batch: the plain gradient with the activations of one microbatch.
+
+Nothing here knows a gradient: a scan whose body is rematerialised makes autodiff do what the method does by hand, keep the
+embeddings of all rows and run each microbatch's towers again on the way back.
+
+Source: Gao et al. 2021 (GradCache, arXiv:2101.06983); Pham et al. 2021 (BASIC, arXiv:2111.10050).
+"""
+
+from collections.abc import Mapping
+
+import jax
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from core.config import ConfigError
+from core.mesh import BATCH
+from models.dual import DualEncoder
+
+
+def check(microbatches: int | None, global_batch: int, shards: int) -> int:
+    """How many microbatches a step takes; None means one.
+
+    Raises:
+        ConfigError: a device's rows do not split into them; names the nearest number that fits.
+    """
+    count = 1 if microbatches is None else microbatches
+    rows = global_batch // shards
+    if count < 1 or rows % count:
+        fits = max(c for c in range(1, min(max(count, 1), rows) + 1) if rows % c == 0)
+        raise ConfigError(f"{rows} rows of a device do not split into {count} microbatches; set config.train.microbatches to {fits}.")
+    return count
+
+
+def apply(model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[str, Array], count: int, shards: int) -> dict[str, Array]:
+    """What `model.apply` returns for the batch, with the activations of one microbatch at a time.
+
+    Microbatch j holds the j-th part of every device's rows, so that each one keeps all devices busy; rows come back in their
+    order. Dropout keys go with their rows, and no tower sees across rows, so the result does not depend on `count`.
+
+    Args:
+        model: the dual encoder.
+        params: its parameters.
+        batch: views with a leading batch axis, split over `shards` devices.
+        keys: dropout keys by view, one per row.
+        count: microbatches.
+        shards: parts that the batch axis is split into on the mesh.
+    """
+    if count == 1:
+        return model.apply({"params": params}, batch, keys)
+    views = {name: a for name, a in batch.items() if name.removesuffix("_mask") in model.views}
+
+    def split(a: Array) -> Array:  # [B ...] -> [count, B / count, ...]
+        parts = a.reshape(shards, count, -1, *a.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(parts.reshape(count, -1, *a.shape[1:]), P(None, BATCH))
+
+    def join(a: Array) -> Array:
+        whole = a.reshape(count, shards, -1, *a.shape[2:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(whole.reshape(-1, *a.shape[2:]), P(BATCH))
+
+    @jax.checkpoint
+    def encode(params, part):
+        arrays = model.apply({"params": params}, *part)
+        return {name: a for name, a in arrays.items() if a.ndim}
+
+    _, parts = jax.lax.scan(lambda _, part: (None, encode(params, part)), None, jax.tree.map(split, (views, dict(keys))))
+    return model.apply({"params": params}, {}) | {name: join(a) for name, a in parts.items()}

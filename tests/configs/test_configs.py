@@ -11,7 +11,8 @@ import configs
 from configs import common
 from core import mesh as meshes
 from core.config import plain
-from training import loop
+from core.paths import by_path
+from training import run as runs
 from training.data import open_data
 
 NAMES = sorted(p.stem for p in pathlib.Path(next(iter(configs.__path__))).glob("*.py") if p.stem not in ("common", "__init__"))
@@ -91,7 +92,7 @@ def test_a_recipe_traces_on_eight_devices(name, tmp_path, caplog):
     config = recipe(name).get_config("smoke")
     job.check(config)
     with caplog.at_level(logging.WARNING):
-        run = loop.prepare(config, open_data(config, tmp_path), meshes.make(2, 2, 2))
+        run = runs.prepare(config, open_data(config, tmp_path), meshes.make(2, 2, 2))
     assert run.steps == config.train.steps and not caplog.records
-    labels = {path.split("/")[0] for path in loop.paths.by_path(run.abstract.params)}
+    labels = {path.split("/")[0] for path in by_path(run.abstract.params)}
     assert {f"towers_{label}" for label in config.model.towers} <= labels

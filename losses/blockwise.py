@@ -104,15 +104,15 @@ def forward_tiles(
     """The sums of one device's queries over some passages, and of those passages over the queries."""
     q, p, size_q, size_p, sizes = _padded(plan, axes, q, p)
     dtype = _sum_dtype(q.z)
-    rows, columns = (exchange.vary(axes, x) for x in tiles.start(plan, q.z.shape[0], p.z.shape[0], dtype))
+    rows, columns = (exchange.vary(axes, tiles.nothing(plan, side.z.shape[0], axis, dtype)) for side, axis in ((q, 1), (p, 0)))
 
     def column_block(j, carry):
         rows, columns = carry
-        block = _take(p, j, size_p)
+        block = _part(plan, p, j, size_p)
 
         def tile(i, carry):
             rows, column = carry
-            part = _take(q, i, size_q)
+            part = _part(plan, q, i, size_q)
             found = tiles.compute(plan, scalars, part, block)
             new = tiles.merge(_take(rows, i, size_q), tiles.sums(plan, found, block.log_weight, 1))
             if plan.symmetric:
@@ -128,44 +128,49 @@ def forward_tiles(
 
 def backward_tiles(
     plan: Plan, axes: tuple[str, ...], scalars: Scalars, q: Side, p: Side, row: Saved, column: Saved | None
-) -> tuple[Array, Array, Array]:
-    """Cotangents of one device's queries and of some passages, both before the scale, and the sum of those of each query's logits."""
+) -> tuple[Array, Array, Array, Array]:
+    """Cotangents of one device's queries, of some passages, of the scale and of the bias."""
     q, p, size_q, size_p, sizes = _padded(plan, axes, q, p)
     row, column = (_pad(side, n) for side, n in ((row, q.z.shape[0]), (column, p.z.shape[0])))
-    dtype = _sum_dtype(q.z)
-    by_q, by_p, by_logits = (exchange.vary(axes, jnp.zeros(s, dtype)) for s in (q.z.shape, p.z.shape, q.z.shape[:1]))
+    shapes = q.z.shape, p.z.shape, q.z.shape[:1], q.z.shape[:1]
+    start = exchange.vary(axes, tuple(jnp.zeros(shape, _sum_dtype(q.z)) for shape in shapes))
 
     def column_block(j, carry):
-        by_q, by_p, by_logits = carry
-        block, block_saved = _take(p, j, size_p), _take(column, j, size_p)
+        by_q, by_p, by_scale, by_bias = carry
+        block, block_saved = _part(plan, p, j, size_p), _take(column, j, size_p)
 
         def tile(i, carry):
-            by_q, by_block, by_logits = carry
-            part = _take(q, i, size_q)
+            by_q, by_block, by_scale, by_bias = carry
+            part = _part(plan, q, i, size_q)
             found = tiles.compute(plan, scalars, part, block)
             by_tile = tiles.gradient(plan, found, block.log_weight, 1, _take(row, i, size_q))
             if plan.symmetric:
                 by_tile += tiles.gradient(plan, found, part.log_weight, 0, block_saved)
-            by_q = _add(by_q, einsum("qp,pd->qd", by_tile, block.z, plan.matmul_dtype), i, size_q)
-            by_block += einsum("qp,qd->pd", by_tile, part.z, plan.matmul_dtype)
-            return by_q, by_block, _add(by_logits, by_tile.sum(1), i, size_q) if plan.kind == "sigmoid" else by_logits
+            by_part = einsum("qp,pd->qd", by_tile, block.z, plan.matmul_dtype)
+            # The logits are scale times cosine: their cotangents times the cosines, summed, without a pass over the tile.
+            by_scale = _add(by_scale, (part.z * by_part).sum(1), i, size_q)
+            if plan.kind == "sigmoid":
+                by_bias = _add(by_bias, by_tile.sum(1), i, size_q)
+            # The scale goes in here and not into the finished sums, which XLA would then copy.
+            by_q = _add(by_q, scalars.scale * by_part, i, size_q)
+            return by_q, by_block + scalars.scale * einsum("qp,qd->pd", by_tile, part.z, plan.matmul_dtype), by_scale, by_bias
 
-        by_q, by_block, by_logits = lax.fori_loop(0, q.z.shape[0] // size_q, tile, (by_q, _take(by_p, j, size_p), by_logits))
-        return by_q, _put(by_p, by_block, j, size_p), by_logits
+        first = by_q, _take(by_p, j, size_p), by_scale, by_bias
+        by_q, by_block, by_scale, by_bias = lax.fori_loop(0, q.z.shape[0] // size_q, tile, first)
+        return by_q, _put(by_p, by_block, j, size_p), by_scale, by_bias
 
-    by_q, by_p, by_logits = lax.fori_loop(0, p.z.shape[0] // size_p, column_block, (by_q, by_p, by_logits))
-    return by_q[: sizes[0]], by_p[: sizes[1]], by_logits[: sizes[0]]
+    by_q, by_p, by_scale, by_bias = lax.fori_loop(0, p.z.shape[0] // size_p, column_block, start)
+    return by_q[: sizes[0]], by_p[: sizes[1]], by_scale.sum(), by_bias.sum()
 
 
 def _padded(plan: Plan, axes: tuple[str, ...], q: Side, p: Side):
-    """Sides as whole tiles, in the dtype of matmuls: rows of zeros that are no candidates fill the last one."""
+    """Sides as whole tiles: rows of zeros that are no candidates fill the last one."""
     if plan.block_size < 1:
         raise ValueError(f"block_size is {plan.block_size}; set config.losses.<label>.options.block_size to 1 or more.")
     padded, tile_sizes, sizes = [], [], (q.z.shape[0], p.z.shape[0])
     for side, size in zip((q, p), sizes, strict=True):
         blocks = max(-(-size // plan.block_size), 1)
         tile_size = max(-(-size // blocks), 1)  # even tiles: a ragged last one costs blocks - 1 rows at most
-        side = side._replace(z=side.z.astype(operand_dtype(side.z.dtype, plan.matmul_dtype)))
         padded.append(pad_side(side, blocks * tile_size, axes))
         tile_sizes.append(tile_size)
     return *padded, *tile_sizes, sizes
@@ -177,12 +182,19 @@ def pad_side(side: Side, rows: int, axes: tuple[str, ...] = ()) -> Side:
     if not missing:
         return side
     weight = exchange.vary(axes, jnp.zeros(side.z.shape[0], _sum_dtype(side.z))) if side.log_weight is None else side.log_weight
-    side = _pad(side._replace(log_weight=None), rows)
-    return side._replace(log_weight=jnp.pad(weight, (0, missing), constant_values=-jnp.inf))
+    index, weight = (jnp.pad(x, (0, missing), constant_values=v) for x, v in ((side.index, -1), (weight, -jnp.inf)))
+    return _pad(side._replace(log_weight=None), rows)._replace(index=index, log_weight=weight)
 
 
 def _pad(tree, rows):
     return jax.tree.map(lambda x: jnp.pad(x, ((0, rows - x.shape[0]), *[(0, 0)] * (x.ndim - 1))), tree)
+
+
+def _part(plan, side, i, size):
+    """Rows of a side, as matmuls take them. Those that are no candidates are 0: a tower may have made NaN of padding."""
+    part = _take(side, i, size)
+    z = part.z.astype(operand_dtype(part.z.dtype, plan.matmul_dtype))
+    return part._replace(z=z if part.log_weight is None else jnp.where((part.log_weight > -jnp.inf)[:, None], z, 0))
 
 
 def _take(tree, i, size):

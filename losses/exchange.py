@@ -14,7 +14,6 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from losses import tiles
-from losses.similarity import operand_dtype
 from losses.tiles import Online, Plan, Saved, Scalars, Side
 
 BATCH_AXES = ("data", "fsdp")
@@ -54,7 +53,7 @@ def backward(plan: Plan, pairs: Callable, scalars: Scalars, q: Side, p: Side, ro
 
     Args:
         plan: `method` chooses the exchange.
-        pairs: (mesh axes, scalars, queries, passages, saved of both) -> cotangents before the scale, for what one device has.
+        pairs: (mesh axes, scalars, queries, passages, saved of both) -> cotangents, for what one device has.
         scalars: the same on all devices.
         q: the queries of the global batch.
         p: the passages of the global batch.
@@ -62,7 +61,7 @@ def backward(plan: Plan, pairs: Callable, scalars: Scalars, q: Side, p: Side, ro
         column: the same of each passage; None unless `plan.symmetric`.
     """
     if shards() == 1:
-        return _finish(plan, scalars, q, *pairs((), scalars, q, p, row, column))
+        return pairs((), scalars, q, p, row, column)
     body = {"ring": _ring_backward, "gather": _gather_backward}[plan.method]
     split, whole = PartitionSpec(_axes()), PartitionSpec()
     exchanged = functools.partial(body, plan, pairs, _axes())
@@ -74,13 +73,6 @@ def vary(axes: tuple[str, ...], tree):
     return jax.tree.map(lambda x: lax.pcast(x, axes, to="varying"), tree) if axes else tree
 
 
-def _finish(plan, scalars, q, by_q, by_p, by_logits):
-    # The logits are scale times cosine, so their cotangents times cosines are these sums: no second pass over tiles.
-    rounded = q.z.astype(operand_dtype(q.z.dtype, plan.matmul_dtype)).astype(by_q.dtype)
-    by_scale = (rounded * by_q).sum()
-    return scalars.scale * by_q, scalars.scale * by_p, by_scale, by_logits.sum()
-
-
 def _pass_on(axes, tree):
     count = lax.axis_size(axes)
     return jax.tree.map(lambda x: lax.ppermute(x, axes, [(i, (i + 1) % count) for i in range(count)]), tree)
@@ -88,7 +80,7 @@ def _pass_on(axes, tree):
 
 def _ring_forward(plan, pairs, axes, scalars, q, p):
     dtype = jnp.promote_types(q.z.dtype, jnp.float32)
-    rows, columns = (vary(axes, x) for x in tiles.start(plan, q.z.shape[0], p.z.shape[0], dtype))
+    rows, columns = (vary(axes, tiles.nothing(plan, side.z.shape[0], axis, dtype)) for side, axis in ((q, 1), (p, 0)))
 
     def hop(_, carry):
         visitor, rows, columns = carry
@@ -103,16 +95,16 @@ def _ring_forward(plan, pairs, axes, scalars, q, p):
 
 def _ring_backward(plan, pairs, axes, scalars, q, p, row, column):
     dtype = jnp.promote_types(q.z.dtype, jnp.float32)
-    start = vary(axes, tuple(jnp.zeros(shape, dtype) for shape in (q.z.shape, p.z.shape, q.z.shape[:1])))
+    start = vary(axes, tuple(jnp.zeros(shape, dtype) for shape in (q.z.shape, p.z.shape, (), ())))
 
     def hop(_, carry):
-        visitor, (by_q, by_p, by_logits) = carry
+        visitor, (by_q, by_p, by_scale, by_bias) = carry
         coming, arrived = _pass_on(axes, visitor), _pass_on(axes, by_p)
-        new_q, new_p, new_logits = pairs(axes, scalars, q, visitor[0], row, visitor[1])
-        return coming, (by_q + new_q, arrived + new_p, by_logits + new_logits)
+        new_q, new_p, new_scale, new_bias = pairs(axes, scalars, q, visitor[0], row, visitor[1])
+        return coming, (by_q + new_q, arrived + new_p, by_scale + new_scale, by_bias + new_bias)
 
-    _, (by_q, by_p, by_logits) = lax.fori_loop(0, lax.axis_size(axes), hop, ((p, column), start))
-    return _total(axes, _finish(plan, scalars, q, by_q, _pass_on(axes, by_p), by_logits))
+    _, (by_q, by_p, by_scale, by_bias) = lax.fori_loop(0, lax.axis_size(axes), hop, ((p, column), start))
+    return by_q, _pass_on(axes, by_p), lax.psum(by_scale, axes), lax.psum(by_bias, axes)
 
 
 def _gather_forward(plan, pairs, axes, scalars, q, p):
@@ -121,8 +113,8 @@ def _gather_forward(plan, pairs, axes, scalars, q, p):
 
 
 def _gather_backward(plan, pairs, axes, scalars, q, p, row, column):
-    by_q, by_p, by_logits = pairs(axes, scalars, q, _gather(axes, p), row, _gather(axes, column))
-    return _total(axes, _finish(plan, scalars, q, by_q, _scatter(axes, by_p), by_logits))
+    by_q, by_p, by_scale, by_bias = pairs(axes, scalars, q, _gather(axes, p), row, _gather(axes, column))
+    return by_q, _scatter(axes, by_p), lax.psum(by_scale, axes), lax.psum(by_bias, axes)
 
 
 def _gather(axes, tree):
@@ -139,8 +131,3 @@ def _scatter(axes, found):
     size = top.shape[0] // lax.axis_size(axes)
     own = lax.dynamic_slice_in_dim(top, lax.axis_index(axes) * size, size)
     return Online(own, lax.psum_scatter(found.sum * scaled, axes, tiled=True), total)
-
-
-def _total(axes, found):
-    by_q, by_p, by_scale, by_bias = found
-    return by_q, by_p, lax.psum(by_scale, axes), lax.psum(by_bias, axes)

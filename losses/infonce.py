@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from losses import blockwise
 from losses import positives as pairs
 from losses.similarity import cosines, einsum
-from losses.tiles import Plan, Scalars, Side
+from losses.tiles import OWN, Plan, Scalars, Side
 
 POSITIVES = ("mean", "sum", "exclude", "teacher")
 NEGATIVES = ("all", "own")
@@ -78,14 +78,15 @@ def infonce(
     pairs.check_pairs(zq.shape[0], zp.shape[0])
     _check_teacher(positives, zq_teacher, zp_teacher)
     valid = pairs.present(weight, zq.shape[0])
-    zq, zp, zn = (pairs.blank(z, weight) for z in (zq, zp, zn))
     log_weight = None if zp_weight is None else jax.lax.stop_gradient(jnp.log(zp_weight))
     ids = () if positives == "teacher" else pairs.labels(id, alias)
     teachers = tuple(None if t is None else jax.lax.stop_gradient(t) for t in (zq_teacher, zp_teacher))
     teacher = (*teachers, jnp.asarray(teacher_scale, logit_scale.dtype))
     plan = Plan("softmax", positives, symmetric, method, block_size, matmul_dtype)
+    if method == "dense":
+        zq, zp = pairs.blank(zq, weight), pairs.blank(zp, weight)  # tiles do this one by one, without a copy
     rows = _dense_rows if method == "dense" else _tiled_rows
-    loss = rows(plan, negatives, zq, zp, zn, logit_scale, ids, None if weight is None else valid, log_weight, teacher)
+    loss = rows(plan, negatives, zq, zp, pairs.blank(zn, weight), logit_scale, ids, None if weight is None else valid, log_weight, teacher)
     return jnp.where(valid, loss, 0), jnp.ones_like(loss) if weight is None else weight, {}
 
 
@@ -146,15 +147,15 @@ def _cross_entropy(
 def _tiled_rows(plan, negatives, zq, zp, zn, scale, ids, valid, log_weight, teacher):
     queries = zq.shape[0]
     if not ids and plan.target != "teacher":
-        plan = plan._replace(target=None)  # the own pair is the only positive: no tile needs to look for others
+        plan = plan._replace(target="own")  # no tile needs to look for other positives
     q, p = blockwise.sides(zq, zp, ids, valid, log_weight, *teacher[:2])
     scalars = Scalars(scale, jnp.zeros_like(scale), teacher[2])
     (total, target), (back, back_target) = blockwise.pair_sums(plan, scalars, q, p)
-    own = scale * einsum("qd,qd->q", zq, zp[:queries], plan.matmul_dtype)
     if zn is not None:
         total = jnp.logaddexp(total, _tiled_hard(plan, negatives, scalars, q, zn, valid))
-    if plan.target in (None, "exclude"):
-        target, back_target = own if log_weight is None else own + log_weight[:queries], own
+    if plan.target in OWN:
+        back_target = target
+        target = target if log_weight is None else target + log_weight[:queries]
     loss = total - target
     if not plan.symmetric:
         return loss
@@ -164,6 +165,7 @@ def _tiled_rows(plan, negatives, zq, zp, zn, scale, ids, valid, log_weight, teac
 def _tiled_hard(plan, negatives, scalars, q: Side, zn, valid) -> Float[Array, " B"]:
     """Log of the sum over each query's hard negatives."""
     if negatives == "own":
-        return jax.nn.logsumexp(scalars.scale * einsum("qd,qkd->qk", q.z, zn, plan.matmul_dtype), axis=1)
+        zq = q.z if valid is None else jnp.where(valid[:, None], q.z, 0)
+        return jax.nn.logsumexp(scalars.scale * einsum("qd,qkd->qk", zq, zn, plan.matmul_dtype), axis=1)
     plan = plan._replace(target=None, symmetric=False)
     return blockwise.pair_sums(plan, scalars, q._replace(ids=(), teacher=None), blockwise.hard_side(zn, valid))[0][0]

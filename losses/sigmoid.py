@@ -56,13 +56,15 @@ def sigmoid(
     pairs.check_option("method", method, blockwise.METHODS)
     pairs.check_pairs(zq.shape[0], zp.shape[0])
     valid = pairs.present(weight, zq.shape[0])
-    zq, zp, zn = (pairs.blank(z, weight) for z in (zq, zp, zn))
     plan = Plan("sigmoid", None, False, method, block_size, matmul_dtype)
     scalars, ids = Scalars(logit_scale, logit_bias, jnp.zeros_like(logit_scale)), pairs.labels(id, alias)
+    zn = pairs.blank(zn, weight)
+    if method == "dense":
+        zq, zp = pairs.blank(zq, weight), pairs.blank(zp, weight)  # tiles do this one by one, without a copy
     rows = _dense_rows if method == "dense" else _tiled_rows
     loss = rows(plan, scalars, zq, zp, zn if negatives == "all" else None, ids, None if weight is None else valid)
     if zn is not None and negatives == "own":
-        loss += jax.nn.softplus(logit_scale * einsum("qd,qkd->qk", zq, zn, matmul_dtype) + logit_bias).sum(1)
+        loss += jax.nn.softplus(logit_scale * einsum("qd,qkd->qk", pairs.blank(zq, weight), zn, matmul_dtype) + logit_bias).sum(1)
     return jnp.where(valid, loss, 0), jnp.ones_like(loss) if weight is None else weight, {}
 
 

@@ -14,13 +14,16 @@ from losses.positives import is_positive
 from losses.similarity import cosines
 
 
+OWN = ("own", "exclude")  # targets whose only positive is the pair itself
+
+
 class Plan(NamedTuple):
     """What to sum; fixed while compiling.
 
     Fields:
         kind: "softmax" or "sigmoid".
-        target: what to sum beside the denominator: "mean" or "sum" of positives, "teacher", or None; "exclude" takes other
-            positives out of the denominator and sums no target.
+        target: what to sum beside the denominator: "own" logit, "mean" or "sum" of positives, or "teacher"; None: nothing.
+            "exclude" is "own" and takes the other positives out of the denominator.
         symmetric: sum over queries for each passage too.
         method: "ring" or "gather", how passages reach the queries of other devices.
         block_size: queries and passages of a tile, at most.
@@ -62,9 +65,10 @@ class Side(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Logits of some queries by some passages, which pairs are positives, and what a teacher says."""
+    """Logits of some queries by some passages, which are of one pair, which of positives, and what a teacher says."""
 
     logits: Float[Array, "r c"]
+    own: Bool[Array, "r c"] | None
     same: Bool[Array, "r c"] | None
     teacher: Float[Array, "r c"] | None
 
@@ -91,25 +95,28 @@ def compute(plan: Plan, scalars: Scalars, q: Side, p: Side) -> Tile:
     logits = scalars.scale * cosines(q.z, p.z, plan.matmul_dtype)
     if plan.kind == "sigmoid":
         logits += scalars.bias
-    same = teacher = None
+    own = same = teacher = None
+    if plan.target in OWN:
+        own = q.index[:, None] == p.index[None, :]
     if plan.kind == "sigmoid" or plan.target in ("mean", "sum", "exclude"):
         same = is_positive(q.index, p.index, tuple(zip(q.ids, p.ids, strict=True)))
     if plan.target == "exclude":
-        own = q.index[:, None] == p.index[None, :]
         logits = jnp.where(same & ~own, -jnp.inf, logits)
     if plan.target == "teacher":
         teacher = scalars.teacher_scale * cosines(q.teacher, p.teacher, "float32")
-    return Tile(logits, same, teacher)
+    return Tile(logits, own, same, teacher)
 
 
 def sums(plan: Plan, tile: Tile, log_weight: Array | None, axis: int) -> dict[str, Any]:
-    """The sums of a tile along an axis, over candidates of `log_weight`."""
+    """The sums of a tile along an axis, over candidates of `log_weight`. The own logit, the same both ways, is axis 1's alone."""
     if plan.kind == "sigmoid":
         asked = jax.nn.softplus(jnp.where(tile.same, -tile.logits, tile.logits))
         return {"all": _where_candidate(asked, log_weight, axis).sum(axis)}
     logits = _weighted(tile.logits, log_weight, axis)
     found = {"all": _online(logits, axis)}
-    if plan.target == "mean":
+    if plan.target in OWN and axis == 1:
+        found["target"] = jnp.where(tile.own, tile.logits, 0).sum(axis)
+    elif plan.target == "mean":
         same = _where_candidate(tile.same, log_weight, axis)
         found["target"] = (jnp.where(same, logits, 0).sum(axis), same.sum(axis, dtype=logits.dtype))
     elif plan.target == "sum":
@@ -119,18 +126,17 @@ def sums(plan: Plan, tile: Tile, log_weight: Array | None, axis: int) -> dict[st
     return found
 
 
-def nothing(plan: Plan, rows: int, dtype: jnp.dtype) -> dict[str, Any]:
-    """The sums of no tile."""
+def nothing(plan: Plan, rows: int, axis: int, dtype: jnp.dtype) -> dict[str, Any]:
+    """The sums of no tile along an axis; empty for passages unless `plan.symmetric`."""
     zero, none = jnp.zeros(rows, dtype), jnp.full(rows, -jnp.inf, dtype)
+    if axis == 0 and not plan.symmetric:
+        return {}
     if plan.kind == "sigmoid":
         return {"all": zero}
     targets = {"mean": (zero, zero), "sum": Online(none, zero), "teacher": Online(none, zero, zero)}
+    if axis == 1:
+        targets |= dict.fromkeys(OWN, zero)
     return {"all": Online(none, zero)} | ({"target": targets[plan.target]} if plan.target in targets else {})
-
-
-def start(plan: Plan, queries: int, passages: int, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sums before the first tile: of queries, and of passages (nothing to keep unless `plan.symmetric`)."""
-    return nothing(plan, queries, dtype), nothing(plan, passages, dtype) if plan.symmetric else {}
 
 
 def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 
 
 def results(plan: Plan, found: dict[str, Any]) -> tuple[Array, Array | None]:
-    """The log of the sum of exponentials (sigmoid: the loss), and the target's logit, of each row."""
+    """The log of the sum of exponentials (sigmoid: the loss) and the target's logit, if any, of each row."""
     if plan.kind == "sigmoid":
         return found["all"], None
     target = found.get("target")
@@ -161,8 +167,6 @@ def saved(plan: Plan, found: dict[str, Any], by_sum: Array, by_target: Array | N
         by_target = by_target / jnp.maximum(found["target"][1], 1)
     elif plan.target in ("sum", "teacher"):
         log_target = _finite(_log(found["target"]))
-    else:
-        by_target = None
     return Saved(_finite(log_sum), log_target, by_sum, by_target)
 
 
@@ -173,6 +177,8 @@ def gradient(plan: Plan, tile: Tile, log_weight: Array | None, axis: int, row: S
         return _where_candidate(row.by_sum * (jax.nn.sigmoid(tile.logits) - tile.same), log_weight, axis)
     logits = _weighted(tile.logits, log_weight, axis)
     found = row.by_sum * jnp.exp(logits - row.log_sum)
+    if plan.target in OWN and axis == 1:
+        return found + jnp.where(tile.own, row.by_target, 0)
     if plan.target == "mean":
         return found + jnp.where(_where_candidate(tile.same, log_weight, axis), row.by_target, 0)
     if plan.target == "sum":

@@ -49,6 +49,18 @@ def check_keys(section: Mapping[str, Any], allowed, key: str) -> None:
             raise ConfigError(f"{key}.{name} is not a key; valid ones: {', '.join(sorted(allowed)) or 'none'}.{_nearest(name, allowed)}")
 
 
+def check_section(section: Mapping[str, Any], keys, key: str, optional=()) -> None:
+    """Refuses a section with unknown keys, or without one of `keys` that is not `optional`.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    check_keys(section, keys, key)
+    missing = [name for name in keys if name not in section and name not in optional]
+    if missing:
+        raise ConfigError(f"{key} lacks {', '.join(missing)}; it needs: {', '.join(name for name in keys if name not in optional)}.")
+
+
 def options_of(target: Callable) -> dict[str, Any]:
     """Options of a function (keyword-only, with a default) or of a Linen module or class (its own fields), with defaults."""
     if inspect.isclass(target) and dataclasses.is_dataclass(target):

@@ -41,7 +41,7 @@ def describe() -> dict:
     device = jax.devices()[0]
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["python", "-m", *sys.argv]) if sys.argv else "",
+        "command": " ".join(["python", "-m", f"launch.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -45,24 +45,31 @@ def read_json(path: os.PathLike) -> Any:
         raise ValueError(f"{path} is not JSON ({error}); it was cut off or edited.") from error
 
 
-def claim_config(workdir: pathlib.Path, config, *, allow_change: bool = False) -> None:
-    """Writes the config of a new run, or checks it against the one that made the folder.
+def check_config(workdir: pathlib.Path, config, *, allow_change: bool = False) -> None:
+    """Compares a config with the one that made the folder, if one did.
 
-    What is logged and evaluated may change freely: neither alters what a step computes.
+    What is logged and evaluated may change freely: neither alters what a step computes. A tokenizer never may: the saved
+    parameters would read its tokens as others.
 
     Raises:
         ConfigError: the folder was made with another config; lists every differing key.
     """
-    config = plain(config)
     path = workdir / "config.json"
     if path.exists():
-        found = differences(_comparable(read_json(path)), _comparable(config))
+        found = differences(_comparable(read_json(path)), _comparable(plain(config)))
+        if allow_change and any(line.startswith("config.data.tokenizer") for line in found):
+            raise ConfigError(f"{workdir} was made with another tokenizer: {'; '.join(found)}. Choose another --workdir.")
         if found and not allow_change:
             raise ConfigError(
                 f"{workdir} was made with another config; differing keys: " + "; ".join(found) +
                 ". Choose another --workdir, or pass --allow_config_change to go on from its last checkpoint."
             )  # fmt: skip
-    write_json(path, config)
+
+
+def claim_config(workdir: pathlib.Path, config, *, allow_change: bool = False) -> None:
+    """Writes the config of a run into its folder, after `check_config`."""
+    check_config(workdir, config, allow_change=allow_change)
+    write_json(workdir / "config.json", plain(config))
 
 
 def _comparable(config: dict) -> dict:

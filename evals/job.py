@@ -22,7 +22,7 @@ from tensorboardX import SummaryWriter
 
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import bind, check_keys, choose
+from core.config import bind, check_section, choose, plain
 from core.logbook import tag
 from core.workdir import read_json, write_json
 from evals import EVALUATORS
@@ -56,9 +56,9 @@ def check(config) -> None:
     """
     for label, entry in config.evals.items():
         key = f"config.evals.{label}"
-        check_keys(entry, ("name", "every_steps", "data", "options", "goal"), key)
+        check_section(entry, ("name", "every_steps", "data", "options", "goal"), key, optional=("goal",))
         bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
-        check_keys(entry.data, ("name", "options"), f"{key}.data")
+        check_section(entry.data, ("name", "options"), f"{key}.data")
         bind(choose(SOURCES, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
     if config.checkpoint.best is not None:
         choose(config.evals, config.checkpoint.best, "config.checkpoint.best")
@@ -179,7 +179,7 @@ def settings(encoder: retrieval.Encoder, label: str) -> dict:
         "data": entry["data"],
         "options": entry["options"],
         "transforms": encoder.config.data.transforms.to_dict(),
-        "tokenizer": encoder.config.data.tokenizer.to_dict(),
+        "tokenizer": plain(encoder.config.data.tokenizer),
         "weights": encoder.weights,
         "fingerprint": encoder.fingerprint(),
         "dtype": {label: tower.options.get("dtype", "float32") for label, tower in encoder.config.model.towers.items()},

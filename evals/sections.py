@@ -14,7 +14,6 @@ TRAINING = (
     ("Logits", {"train/positive_logit": "positive", "train/negative_logit": "negative"}, False),
     ("Logit scale", {"train/logit_scale": "1 / temperature"}, False),
     ("Effective rank", {
-        "train/effective_rank_image": "image", "train/effective_rank_text": "text",
         "train/effective_rank_query": "query", "train/effective_rank_passage": "passage",
     }, False),
     ("Learning rate", {"opt/learning_rate": "rate"}, False),

@@ -14,7 +14,7 @@ def zeroshot(encode: Mapping[str, Callable], data, *, templates=(), confusion_cl
     Args:
         encode: functions of the views `image` and `text`.
         data: a source with `classification()`.
-        templates: prompts with "{}" for the class name; empty takes the task's own.
+        templates: prompts with "{}" for the class name; empty takes the task's own prompts: a list for each class, or templates.
         confusion_classes: the most frequent classes that the gallery's confusion matrix keeps apart; 0 leaves the gallery out.
 
     Returns:
@@ -28,7 +28,7 @@ def zeroshot(encode: Mapping[str, Callable], data, *, templates=(), confusion_cl
     """
     task = data.classification()
     labels = _check_labels(np.asarray(task.labels, np.int64), len(task.images), len(task.class_names))
-    weights = _weights(encode["text"], task.class_names, tuple(templates) or tuple(task.templates))
+    weights = _weights(encode["text"], _prompts(task, tuple(templates)))
     images = metrics.unit(encode["image"](task.images), "image embeddings")
     similarity = metrics.scores(images, weights)
     values = metrics.classification_metrics(similarity, labels)
@@ -37,12 +37,22 @@ def zeroshot(encode: Mapping[str, Callable], data, *, templates=(), confusion_cl
     return Evaluation("accuracy@1", values, len(images), shown)
 
 
-def _weights(encode_text: Callable, class_names, templates) -> np.ndarray:
+def _prompts(task, templates) -> list[list[str]]:
+    """The prompts of each class."""
+    if task.prompts is not None and not templates:
+        return [list(some) for some in task.prompts]
+    templates = templates or tuple(task.templates)
     wrong = [template for template in templates if "{}" not in template]
     if wrong or not templates:
         raise ValueError(f"templates need a {{}} for the class name, got {wrong or 'none'}; set config.evals.<label>.options.templates.")
-    prompts = [template.replace("{}", name) for name in class_names for template in templates]
-    return metrics.class_weights(np.asarray(encode_text(prompts)).reshape(len(class_names), len(templates), -1))
+    return [[template.replace("{}", name) for template in templates] for name in task.class_names]
+
+
+def _weights(encode_text: Callable, prompts: list[list[str]]) -> np.ndarray:
+    """One row per class; lists may differ in length, and a class averages its own."""
+    rows = np.asarray(encode_text([prompt for some in prompts for prompt in some]))
+    each = np.split(rows, np.cumsum([len(some) for some in prompts])[:-1])
+    return np.concatenate([metrics.class_weights(some[None]) for some in each])
 
 
 def _check_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:

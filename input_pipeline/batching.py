@@ -16,7 +16,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from core.config import ConfigError, bind, check_keys, choose
+from core.config import ConfigError, bind, check_section, choose
 from input_pipeline import SOURCES, order
 from input_pipeline.read_batch import ReadBatch
 from input_pipeline.tokenize import TOKENIZERS, Tokenizer
@@ -33,13 +33,13 @@ def make_sources(data: Mapping) -> dict[str, Any]:
     Raises:
         ConfigError: no source, an unknown source, key or option, or a weight that is not positive.
     """
-    check_keys(data, KEYS, "config.data")
+    check_section(data, KEYS, "config.data")
     if not data.sources:
         raise ConfigError(f"config.data.sources is empty; the choices are: {', '.join(sorted(SOURCES))}.")
     made = {}
     for label, entry in data.sources.items():
         key = f"config.data.sources.{label}"
-        check_keys(entry, ("name", "weight", "options"), key)
+        check_section(entry, ("name", "weight", "options"), key)
         if not entry.weight > 0:
             raise ConfigError(f"{key}.weight is {entry.weight}; set it above 0, or leave the source out.")
         made[label] = make_source(entry, key)
@@ -70,7 +70,7 @@ def make_tokenizer(data: Mapping, sources: Mapping[str, Any]) -> Tokenizer:
         ConfigError: an unknown tokenizer, key or option.
     """
     key = "config.data.tokenizer"
-    check_keys(data.tokenizer, ("name", "options"), key)
+    check_section(data.tokenizer, ("name", "options"), key)
     train = bind(choose(TOKENIZERS, data.tokenizer.name, f"{key}.name"), data.tokenizer.options, f"{key}.options")
     try:
         return train(itertools.chain.from_iterable(source.texts() for source in sources.values()))
@@ -102,7 +102,7 @@ def batches(
     Raises:
         ConfigError: a global batch that does not split over the processes, or an unknown key, transform or option.
     """
-    check_keys(data, KEYS, "config.data")
+    check_section(data, KEYS, "config.data")
     if data.global_batch % process_count:
         low = data.global_batch // process_count * process_count
         near = f"{low} or {low + process_count}" if low else str(process_count)

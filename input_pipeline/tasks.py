@@ -39,9 +39,11 @@ class ClassificationTask:
         labels: int array [N], index into `class_names`.
         class_names: what a template's `{}` becomes, in the words of the training captions.
         templates: prompts with one `{}` each.
+        prompts: prompts of each class, where templates would not do: they are used instead.
     """
 
     images: Sequence[np.ndarray]
     labels: np.ndarray
     class_names: Sequence[str]
     templates: Sequence[str]
+    prompts: Sequence[Sequence[str]] | None = None

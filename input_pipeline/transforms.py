@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from core.config import ConfigError, bind, check_keys, choose
+from core.config import ConfigError, bind, check_section, choose
 from input_pipeline import image as image_ops
 from input_pipeline.tokenize import Tokenizer
 
@@ -56,6 +56,6 @@ def bind_transforms(section: Mapping, key: str = "config.data.transforms") -> di
     """
     bound = {}
     for view, entry in section.items():
-        check_keys(entry, ("name", "options"), f"{key}.{view}")
+        check_section(entry, ("name", "options"), f"{key}.{view}")
         bound[view] = bind(choose(TRANSFORMS, entry.name, f"{key}.{view}.name"), entry.options, f"{key}.{view}.options")
     return bound

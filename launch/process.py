@@ -16,7 +16,7 @@ from absl import flags
 from core.config import ConfigError
 from launch import overrides
 
-DONE, CONFIG_ERROR, BAD_LOSS, LOST_PEER, STOPPED = 0, 3, 4, 5, 75
+DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = 0, 3, 4, 75
 COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
 
 log = logging.getLogger("tandem")

@@ -41,11 +41,14 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
     devices = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     mesh.check_batch(config.data.global_batch, devices)
     with folder.locked(workdir) if first else contextlib.nullcontext():
-        if first:
-            folder.claim_config(workdir, config, allow_change=allow_change)
+        folder.check_config(workdir, config, allow_change=allow_change)
         run = runs.prepare(config, open_data(config, workdir), devices)
+        if first:  # only now: a config that was refused leaves no claim on the folder
+            folder.claim_config(workdir, config, allow_change=allow_change)
         if loop.is_done(run, workdir):
             process.log.info("%s is done: %d steps", workdir, run.steps)
+            if first:  # a run may have been killed between its last checkpoint and this line
+                folder.write_json(workdir / "done.json", {"step": run.steps, "exit_code": process.DONE})
             return process.DONE
         if first:
             (workdir / "done.json").unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from core.config import ConfigError, bind, check_keys, choose, options_of
+from core.config import ConfigError, bind, check_keys, check_section, choose, options_of
 from losses import LOSSES
 
 
@@ -30,14 +30,16 @@ def entries(losses) -> list[Entry]:
     found = []
     for label in [name for name in losses if name != "matmul_dtype"]:
         entry, key = losses[label], f"config.losses.{label}"
-        check_keys(entry, ("name", "inputs", "weight", "options"), key)
+        check_section(entry, ("name", "inputs", "weight", "options"), key)
         target = choose(LOSSES, entry.name, f"{key}.name")
         call = bind(target, entry.options, f"{key}.options")
         if "matmul_dtype" in options_of(target) and "matmul_dtype" not in entry.options:
             call.keywords["matmul_dtype"] = losses.matmul_dtype
         arrays = [p for p in inspect.signature(target).parameters.values() if p.kind is not p.KEYWORD_ONLY]
         check_keys(entry.inputs, [p.name for p in arrays], f"{key}.inputs")
+        # None leaves an optional parameter out where the batch has an array of its name.
         inputs = {p.name: entry.inputs.get(p.name, p.name) for p in arrays}
+        inputs = {parameter: name for parameter, name in inputs.items() if name is not None}
         # A parameter that the config maps must be there; an unmapped one with a default may be missing.
         optional = frozenset(p.name for p in arrays if p.default is None and p.name not in entry.inputs)
         found.append(Entry(label, call, inputs, optional, entry.weight))

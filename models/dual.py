@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from core.config import ConfigError, bind, check_keys, choose
+from core.config import ConfigError, bind, check_section, choose
 from models import TOWERS
 from models.layers import axes, unit
 
@@ -82,11 +82,11 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
         ConfigError: unknown keys or choices, a view of an unknown tower, towers that do not share an output width,
             or a vocabulary larger than a text tower's table.
     """
-    check_keys(model, ("towers", "views", "temperature_init", "logit_bias_init"), "config.model")
+    check_section(model, ("towers", "views", "temperature_init", "logit_bias_init"), "config.model")
     towers = {}
     for label, entry in model.towers.items():
         key = f"config.model.towers.{label}"
-        check_keys(entry, ("name", "options"), key)
+        check_section(entry, ("name", "options"), key)
         towers[label] = bind(choose(TOWERS, entry.name, f"{key}.name"), entry.options, f"{key}.options")()
         size = getattr(towers[label], "vocab_size", None)
         if size is not None and vocab_size is not None and vocab_size > size:

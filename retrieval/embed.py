@@ -17,6 +17,7 @@ from core.paths import by_path, from_paths, matches
 from core.workdir import read_json
 from input_pipeline import tokenize
 from input_pipeline.image import resize
+from input_pipeline.transforms import bind_transforms, stack
 from models import dual
 
 
@@ -29,7 +30,7 @@ class Encoder:
     def __init__(self, config, params, tokenizer, mesh, step: int, weights: str):
         self.config, self.step, self.weights, self._tokenizer, self._mesh = config, step, weights, tokenizer, mesh
         self._model = dual.build(config.model, tokenizer.vocab_size if tokenizer else None)
-        self._params = params
+        self._params, self._transforms = params, bind_transforms(config.data.transforms)
         self.logit_scale = float(np.exp(params["log_logit_scale"]))
         self.logit_bias = float(params["logit_bias"]) if "logit_bias" in params else None
         self._compiled = {view: jax.jit(partial(self._apply, view)) for view in self.views}
@@ -95,10 +96,12 @@ class Encoder:
         return found[0]
 
     def _arrays(self, view: str, values: Sequence) -> tuple[np.ndarray, ...]:
-        if self._reads_text(view):
-            return self._tokenizer(list(values), self.config.data.transforms[view].options.length)
-        tower = self._tower(view)
-        return (np.stack([as_image(value, tower.image_size, tower.channels) for value in values]),)
+        """The view's arrays as training makes them, without anything random: what it is, and its mask if it has one."""
+        if not self._reads_text(view):
+            tower = self._tower(view)
+            values = [as_image(value, tower.image_size, tower.channels) for value in values]
+        arrays = self._transforms.get(view, stack)(list(values), None, self._tokenizer)
+        return tuple(arrays[suffix] for suffix in ("", "_mask") if suffix in arrays)
 
 
 def as_image(value, size: int, channels: int) -> np.ndarray:

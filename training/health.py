@@ -1,9 +1,14 @@
 """Contrastive health of a training batch: what tells a learning run from a collapsed or drifting one."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+MEASURED = (
+    "train/positive_logit", "train/negative_logit", "train/recall@1_in_batch", "train/effective_rank_query", "train/effective_rank_passage",
+)  # fmt: skip
 ROWS = 1024  # queries looked at: keeps the cost of a measurement flat in the batch
 
 
@@ -39,16 +44,24 @@ def pairs(zq: Float[Array, "B d"], zp: Float[Array, "N d"], logit_scale: Array, 
     }
 
 
-def measure(arrays: dict[str, Array], pair: tuple[str | None, str | None], batch: dict[str, Array], wanted: Array) -> dict[str, Array]:
-    """The metrics of `pairs` where `wanted`, else zeros that nobody logs; `logit_scale` and `logit_bias` always."""
+def measure(arrays: dict[str, Array], pair: tuple[str | None, str | None], labels: Sequence[Array], wanted: Array) -> dict[str, Array]:
+    """The metrics of `pairs` where `wanted`, else zeros that nobody logs; `logit_scale` and `logit_bias` always.
+
+    Args:
+        arrays: of the step.
+        pair: names of the queries and passages among them.
+        labels: int `[B]` each; rows that are equal in one are positives of each other, as in the loss.
+        wanted: bool, may be traced.
+    """
     always = {f"train/{name}": arrays[name] for name in ("logit_scale", "logit_bias") if name in arrays}
     if not set(pair) <= set(arrays):
         return always
     zq, zp = (jax.lax.stop_gradient(arrays[name]) for name in pair)
     rows = min(zq.shape[0], ROWS)
     same = jnp.arange(rows)[:, None] == jnp.arange(zp.shape[0])[None, :]
-    if "id" in batch and zp.shape[0] == zq.shape[0]:
-        same |= batch["id"][:rows, None] == batch["id"][None, :]
+    if zp.shape[0] == zq.shape[0]:
+        for label in labels:
+            same |= label[:rows, None] == label[None, :]
     operands = (zq, zp, arrays["logit_scale"], arrays.get("logit_bias", jnp.zeros(())), same)
     shapes = jax.eval_shape(pairs, *operands)
     skip = lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

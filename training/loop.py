@@ -17,6 +17,7 @@ from core import mesh as meshes
 from core.checkpoint import Checkpoints, committed_steps, read_facts, restore
 from core.logbook import Logbook
 from core.workdir import write_json
+from training import health
 from training.clock import Clock, Profile
 from training.data import HOST_ONLY
 from training.run import Run
@@ -63,6 +64,7 @@ class Pending(NamedTuple):
 
     step: int
     metrics: Mapping[str, jax.Array]
+    measured: bool
     records: Mapping[str, np.ndarray]
 
 
@@ -130,7 +132,8 @@ def _loop(run: Run, config, workdir, current, batches, checkpoints: Checkpoints,
         """Reads a dispatched step: logs it, refuses a bad loss, and tells whether some process wants to stop."""
         loss = float(pending.metrics["train/loss"])
         if pending.step % every == 0 or pending.step == run.steps or not math.isfinite(loss):
-            values = {name: float(value) for name, value in pending.metrics.items() if name != "stop"}
+            unmeasured = () if pending.measured else health.MEASURED  # a bad loss between two logged steps
+            values = {name: float(value) for name, value in pending.metrics.items() if name not in ("stop", *unmeasured)}
             book.write(pending.step, values | clock.lap(pending.step))
         book.progress(pending.step)
         if not math.isfinite(loss):
@@ -145,11 +148,12 @@ def _loop(run: Run, config, workdir, current, batches, checkpoints: Checkpoints,
         rows = len(batch["record"])
         batch = {name: array for name, array in batch.items() if name not in HOST_ONLY}
         arrays = meshes.place_batch(batch | {"stop": np.full(rows, signals.wanted, np.uint8)}, run.mesh)
-        current, metrics = update(current, arrays, np.bool_((done + 1) % every == 0 or done + 1 == run.steps))
+        measured = (done + 1) % every == 0 or done + 1 == run.steps
+        current, metrics = update(current, arrays, np.bool_(measured))
         done += 1
         if pending is not None:
             stop = settle(pending)
-        pending = Pending(done, metrics, records)
+        pending = Pending(done, metrics, measured, records)
         if done % save_every == 0 or done == run.steps or stop:
             stop = settle(pending) or stop
             if not bool(all_finite(current.params)):
@@ -179,5 +183,5 @@ def _bad(what: str, workdir: pathlib.Path, pending: Pending) -> BadLoss:
     return BadLoss(
         f"{what}; last good checkpoint: {f'step {good[-1]}' if good else 'none'}; "
         f"the ids of the batch's records ({first}, ...) are in {workdir / 'bad_batch.json'}. "
-        "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, then run the same command to go on from there."
+        "Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and go on from there with --allow_config_change."
     )

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from core.config import bind, check_keys, choose
+from core.config import bind, check_section, choose
 from core.paths import matches
 
 
@@ -83,7 +83,7 @@ def schedule(config, steps: int):
     Raises:
         ConfigError: unknown schedule or option.
     """
-    check_keys(config.schedule, ("name", "options"), "config.optimizer.schedule")
+    check_section(config.schedule, ("name", "options"), "config.optimizer.schedule")
     make = bind(
         choose(SCHEDULES, config.schedule.name, "config.optimizer.schedule.name"),
         config.schedule.options,
@@ -103,7 +103,7 @@ def make(config, steps: int) -> optax.GradientTransformation:
     Raises:
         ConfigError: unknown keys, choices or options.
     """
-    check_keys(config, KEYS, "config.optimizer")
+    check_section(config, KEYS, "config.optimizer")
     optimizer = bind(choose(OPTIMIZERS, config.name, "config.optimizer.name"), config.options, "config.optimizer.options")
     decay = lambda params: {path: not matches(path, config.no_decay) for path in params}
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()

@@ -1,5 +1,6 @@
 """From a config to everything a run is made of, checked and traced but not compiled."""
 
+import contextlib
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from flax import linen as nn
 
 from core import mesh as meshes
 from core import paths
-from core.config import ConfigError, check_keys
+from core.config import ConfigError, check_section
 from losses.entries import entries
 from models import dual
 from training import cached_gradients, optimizer
@@ -18,6 +19,7 @@ from training.data import Data, example
 from training.state import TrainState
 from training.step import make_step, start
 
+SECTIONS = ("seed", "data", "model", "losses", "optimizer", "train", "checkpoint", "mesh", "evals", "log")
 SECTION_KEYS = {
     "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps"),
     "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
@@ -61,8 +63,9 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
     Raises:
         ConfigError: any mistake in the config, naming its key.
     """
+    check_section(config, SECTIONS, "config")
     for section, keys in SECTION_KEYS.items():
-        check_keys(config[section], keys, f"config.{section}")
+        check_section(config[section], keys, f"config.{section}")
     meshes.check_batch(config.data.global_batch, mesh)
     meshes.check_rules(config.mesh.rules)
     if config.train.accumulate_steps is not None:
@@ -77,7 +80,8 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
     spec = data.spec()
     freeze, ema_decay = tuple(config.optimizer.freeze), config.optimizer.ema_decay
     with jax.set_mesh(mesh):
-        boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
+        with _as_config_error("the model"):
+            boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
         paths.check_patterns(freeze, list(paths.by_path(nn.unbox(boxed))), "config.optimizer.freeze")
         tx = optimizer.make(config.optimizer, steps)
         rate = optimizer.schedule(config.optimizer, steps)
@@ -94,10 +98,22 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
         )
         init = partial(start, model, tx, example(spec), seed=config.seed, freeze=freeze, with_ema=ema_decay is not None)
         abstract = _abstract(init, boxed, mesh, config.mesh.rules)
-        # A loss without its arrays fails here, not after a compile.
+        # A loss without its arrays, or an option it refuses, fails here, not after a compile.
         stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
-        jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
+        with _as_config_error("a step"):
+            jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
     return Run(mesh, data, spec, steps, model, update, init, abstract)
+
+
+@contextlib.contextmanager
+def _as_config_error(what: str):
+    """Towers and losses refuse values with ValueError; here nothing has run yet, so the config is what is wrong."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{what} cannot be built from this config: {error}") from error
 
 
 def _abstract(init, boxed, mesh, rules) -> TrainState:

@@ -51,7 +51,8 @@ def make_step(
     The batch holds views, ids and `stop` (any process's wish to stop, so that all agree on the step). `measure` switches the
     costlier health metrics on. Metrics are replicated scalars.
     """
-    pair = (found[0].inputs.get("zq"), found[0].inputs.get("zp"))
+    inputs = found[0].inputs
+    pair, labels = (inputs.get("zq"), inputs.get("zp")), (inputs.get("id"), inputs.get("alias"))
 
     def step(state: TrainState, batch: dict[str, Array], measure: Array):
         flat = by_path(state.params)
@@ -81,7 +82,7 @@ def make_step(
         metrics = {
             "train/loss": loss,
             **parts,
-            **health.measure(arrays, pair, batch, measure),
+            **health.measure(arrays, pair, [batch[name] for name in labels if name in batch], measure),
             "opt/grad_norm": optax.tree.norm(gradient),
             "opt/learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
             "stop": jnp.max(batch["stop"]),

@@ -23,6 +23,7 @@ SCRIPTS = {
     "tifinagh": "tifinagh",
 }  # fmt: skip
 TEMPLATES = ("{}", "{} letter", "{} small letter", "{} capital letter")
+MAX_PROMPTS = 100  # names of a script that stand for it
 
 
 class Glyphs:
@@ -46,11 +47,13 @@ class Glyphs:
             raise ValueError(f"Glyphs has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
         glyphs = glyph_images.render(size)
         codes, character = np.unique(glyphs.code, return_inverse=True)
-        rows = np.flatnonzero(_in_split(glyphs, split, heldout))
+        unseen = np.isin(codes, heldout_characters(glyphs, heldout))
+        rows = np.flatnonzero(_in_split(glyphs, split, unseen[character]))
         # What the arrays number, so that mixed sources can keep their numbers apart.
         self.counts = {"id": len(codes), "pixel_id": int(glyphs.pixel_id.max()) + 1, "face": len(glyphs.faces)}
         self.faces = glyphs.faces
         self._names = [unicodedata.name(chr(c)).lower() for c in codes]
+        self._seen_names = [name for name, held in zip(self._names, unseen, strict=True) if not held]
         self._images, self._face, self._pixel_id = glyphs.images[rows], glyphs.face[rows], glyphs.pixel_id[rows]
         self._id = character[rows].astype(np.int32)
 
@@ -84,19 +87,27 @@ class Glyphs:
         return RetrievalTask(self._images, names, np.array(pairs, np.int32), groups)
 
     def classification(self) -> ClassificationTask:
-        """The writing system of each image whose character belongs to one of `SCRIPTS`; classes are those that occur."""
+        """The writing system of each image whose character belongs to one of `SCRIPTS`; classes are those that occur.
+
+        A script's prompts are names of its characters in `train`, evenly over its code points, at most `MAX_PROMPTS`: "latin letter"
+        is no caption that training shows, and a word that half of all captions share says little alone.
+        """
         scripts = np.array([_script(self._names[c]) or "" for c in self._id])
         rows = np.flatnonzero(scripts != "")
         class_names, labels = np.unique(scripts[rows], return_inverse=True)
-        return ClassificationTask(self._images[rows], labels.astype(np.int32), tuple(class_names.tolist()), TEMPLATES)
+        prompts = [self._prompts(name) for name in class_names]
+        return ClassificationTask(self._images[rows], labels.astype(np.int32), tuple(class_names.tolist()), TEMPLATES, prompts)
+
+    def _prompts(self, script: str) -> list[str]:
+        names = [name for name in self._seen_names if _script(name) == script]
+        return names[:: max(1, -(-len(names) // MAX_PROMPTS))] or [script]
 
 
 def _script(name: str) -> str | None:
     return SCRIPTS.get(name.split()[0])
 
 
-def _in_split(glyphs: glyph_images.GlyphImages, split: str, heldout: int) -> np.ndarray:
-    unseen = np.isin(glyphs.code, heldout_characters(glyphs, heldout))
+def _in_split(glyphs: glyph_images.GlyphImages, split: str, unseen: np.ndarray) -> np.ndarray:
     if split in ("train", "unseen"):
         return unseen == (split == "unseen")
     in_heldout_face = np.isin(glyphs.face, [glyphs.faces.index(name) for name in HELDOUT_FACES])

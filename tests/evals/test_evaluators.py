@@ -139,6 +139,23 @@ def test_templates_can_be_replaced_and_need_their_hole():
         classify(encode, TOY, templates=["no hole"])
 
 
+def test_a_class_may_bring_its_own_prompts():
+    task = TOY.classification()
+    prompts = [[f"{name} {k}" for k in range(1 + label)] for label, name in enumerate(task.class_names)]
+
+    class Listed(toys.Toy):
+        def classification(self):
+            return toys.Classes(task.images, task.labels, task.class_names, ["never {}"], prompts)
+
+    vector = {prompt: np.random.default_rng(i).normal(size=8) for i, prompt in enumerate(p for some in prompts for p in some)}
+    images = np.random.default_rng(99).normal(size=(len(task.images), 8))
+    found = classify({"text": lambda texts: np.stack([vector[t] for t in texts]), "image": lambda _: images}, Listed())
+    # By definition: the mean of unit vectors of each class, made unit again.
+    unit = lambda x: x / np.linalg.norm(x)
+    classes = np.stack([unit(np.mean([unit(vector[p]) for p in some], axis=0)) for some in prompts])
+    assert found.metrics["accuracy@1"] == np.mean((images @ classes.T).argmax(1) == task.labels)
+
+
 def test_braces_in_class_names_are_text():
     class Braces(toys.Toy):
         def classification(self):

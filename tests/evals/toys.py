@@ -20,6 +20,7 @@ class Classes:
     labels: np.ndarray
     class_names: list
     templates: list
+    prompts: list | None = None
 
 
 class Toy:

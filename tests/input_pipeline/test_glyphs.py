@@ -103,6 +103,12 @@ def test_heldout_faces_have_seen_characters_and_unseen_images(splits):
     assert len(list(faces.texts())) > 1000
 
 
+def test_prompts_of_a_script_are_names_that_training_shows(splits):
+    task, seen = splits["unseen"].classification(), set(splits["train"].texts())
+    assert all(set(some) <= seen and 0 < len(some) <= 100 for some in task.prompts)
+    assert all(name.startswith(script) for script, some in zip(task.class_names, task.prompts, strict=True) for name in some)
+
+
 @pytest.mark.parametrize("split", ["unseen", "faces"])
 def test_a_name_is_relevant_if_its_character_looks_the_same_in_the_face_of_the_image(splits, split):
     source = splits[split]

@@ -59,6 +59,7 @@ def test_the_classification_task_is_complete(source):
     assert set(task.labels.tolist()) == set(range(len(task.class_names)))
     assert len(set(task.class_names)) == len(task.class_names)
     assert all(template.count("{}") == 1 for template in task.templates)
+    assert task.prompts is None or (len(task.prompts) == len(task.class_names) and all(task.prompts))
 
 
 def test_digits_are_split_in_two():

@@ -97,7 +97,9 @@ def test_memory_falls_with_microbatches(tmp_path):
 
 @pytest.mark.parametrize("count, fits", [(3, 2), (32, 16), (0, 1)])
 def test_microbatches_that_do_not_divide_name_one_that_does(count, fits):
-    with pytest.raises(ConfigError, match=f"16 rows of a device do not split into {count} microbatches; set config.train.microbatches to {fits}"):
+    with pytest.raises(
+        ConfigError, match=f"16 rows of a device do not split into {count} microbatches; set config.train.microbatches to {fits}"
+    ):
         cached_gradients.check(count, 16, 1)
 
 

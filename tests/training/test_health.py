@@ -23,17 +23,17 @@ def test_effective_rank_counts_directions(directions):
 def test_logit_means_and_recall_leave_positives_out_of_the_negatives():
     z = jnp.asarray(np.eye(4)[[0, 1, 1, 2]], jnp.float32)  # rows 1 and 2 are one character
     ids = jnp.array([5, 6, 6, 7])
-    found = health.measure({"zq": z, "zp": z, "logit_scale": jnp.float32(10.0)}, ("zq", "zp"), {"id": ids}, jnp.asarray(True))
+    found = health.measure({"zq": z, "zp": z, "logit_scale": jnp.float32(10.0)}, ("zq", "zp"), [ids], jnp.asarray(True))
     assert float(found["train/positive_logit"]) == 10.0
     assert float(found["train/negative_logit"]) == 0.0
     assert float(found["train/recall@1_in_batch"]) == 1.0
     # Without ids the twin counts as a negative: it ties with the own pair, and a tie is no hit.
-    blind = health.measure({"zq": z, "zp": z, "logit_scale": jnp.float32(10.0)}, ("zq", "zp"), {}, jnp.asarray(True))
+    blind = health.measure({"zq": z, "zp": z, "logit_scale": jnp.float32(10.0)}, ("zq", "zp"), [], jnp.asarray(True))
     assert float(blind["train/negative_logit"]) == pytest.approx(2 * 10 / 12)
     assert float(blind["train/recall@1_in_batch"]) == 0.5
 
 
 def test_nothing_is_measured_unless_wanted():
     z = jnp.eye(4)
-    found = health.measure({"zq": z, "zp": z, "logit_scale": jnp.float32(10.0)}, ("zq", "zp"), {}, jnp.asarray(False))
+    found = health.measure({"zq": z, "zp": z, "logit_scale": jnp.float32(10.0)}, ("zq", "zp"), [], jnp.asarray(False))
     assert float(found["train/logit_scale"]) == 10.0 and float(found["train/positive_logit"]) == 0.0

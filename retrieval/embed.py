@@ -105,19 +105,22 @@ class Encoder:
 
 
 def as_image(value, size: int, channels: int) -> np.ndarray:
-    """uint8 [size size channels] from a uint8 array, a Pillow image or a file; resized where it has another size."""
+    """uint8 [size size channels] from a uint8 array, a Pillow image or a file; converted and resized where it differs.
+
+    Raises:
+        ValueError: an array that is not a uint8 image.
+    """
     if isinstance(value, (str, pathlib.Path)):
         with Image.open(value) as file:
-            value = np.asarray(file.convert("L" if channels == 1 else "RGB"))
-    elif isinstance(value, Image.Image):
-        value = np.asarray(value.convert("L" if channels == 1 else "RGB"))
-    value = np.asarray(value)
-    if value.dtype != np.uint8 or value.ndim not in (2, 3):
-        raise ValueError(f"an image must be uint8 [H W] or [H W C], not {value.dtype} {value.shape}.")
-    value = value[..., None] if value.ndim == 2 else value
-    if value.shape[-1] != channels:
-        value = np.repeat(value, channels, axis=-1) if value.shape[-1] == 1 else np.asarray(Image.fromarray(value).convert("L"))[..., None]
-    return value if value.shape[:2] == (size, size) else resize(value, size, size)
+            file.load()
+            value = file
+    if not isinstance(value, Image.Image):
+        value = np.asarray(value)
+        if value.dtype != np.uint8 or value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[2] not in (1, 3, 4)):
+            raise ValueError(f"an image must be uint8 [H W] or [H W C] with C of 1, 3 or 4, not {value.dtype} {value.shape}.")
+        value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
+    array = np.asarray(value.convert("L" if channels == 1 else "RGB")).reshape(value.height, value.width, channels)
+    return array if array.shape[:2] == (size, size) else resize(array, size, size)
 
 
 def load(workdir, step: int | None = None, *, weights: str | None = None, mesh: jax.sharding.Mesh | None = None) -> Encoder:

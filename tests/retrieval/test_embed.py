@@ -49,11 +49,23 @@ def test_images_come_as_arrays_pictures_or_files(encoder, tmp_path):
         np.testing.assert_array_equal(encoder.encode([value]), expected)
     coloured = np.repeat(image, 3, axis=-1)
     np.testing.assert_allclose(encoder.encode([coloured]), expected, atol=1e-5)  # grey stays grey
+    opaque = np.concatenate([coloured, np.full((8, 8, 1), 255, np.uint8)], axis=-1)
+    np.testing.assert_allclose(encoder.encode([opaque]), expected, atol=1e-5)
     assert encoder.encode([np.zeros((20, 30), np.uint8)]).shape == (1, 16)  # resized
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (5, 9, 3), (5, 9, 4)])
+def test_images_of_any_form_become_the_towers(channels, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    made = retrieval.embed.as_image(image, 8, channels)
+    assert made.shape == (8, 8, channels) and made.dtype == np.uint8
+    if shape[:2] == (8, 8):
+        assert (made == image.reshape(8, 8, 1)).all()
+
+
 def test_other_values_are_refused(encoder):
-    with pytest.raises(ValueError, match=r"uint8 \[H W\] or \[H W C\], not float64"):
+    with pytest.raises(ValueError, match=r"uint8 \[H W\] or \[H W C\] with C of 1, 3 or 4, not float64"):
         encoder.encode([np.zeros((8, 8))])
     with pytest.raises(ValueError, match="no view 'query'; this model has image, text"):
         encoder.encode(["a"], view="query")

@@ -34,8 +34,8 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.temperature_init, config.model.logit_bias_init = 0.1, -10.0
     config.optimizer.learning_rate = 2e-3
     config.optimizer.ema_decay = 0.99
-    config.train.steps = 20 if arg.smoke else 1400
-    config.checkpoint.every_steps = 10 if arg.smoke else 280
+    config.train.steps = 20 if arg.smoke else 1200
+    config.checkpoint.every_steps = 10 if arg.smoke else 240
     config.checkpoint.best = "unseen"
     data, every = _glyphs("unseen", size), config.checkpoint.every_steps
     config.evals.unseen = dict(name="image_text_retrieval", every_steps=every, data=data, options={}, goal=0.55)

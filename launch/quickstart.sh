@@ -16,10 +16,11 @@ trap 'kill "$evaluating" 2> /dev/null || true' EXIT
 
 code=0
 "$PYTHON" -m launch.train --config="$config" --workdir="$workdir" "$@" || code=$?
-if [ "$code" -ne 0 ]; then
-  echo "training ended with code $code" >&2
-  exit "$code"
-fi
+case "$code" in
+  0) ;;
+  75) echo "stopped after saving; the same command goes on from there" >&2; exit 75 ;;
+  *) echo "training ended with code $code" >&2; exit "$code" ;;
+esac
 wait "$evaluating"
 trap - EXIT
 "$PYTHON" -m launch.report --workdir="$workdir"

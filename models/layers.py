@@ -90,7 +90,8 @@ def check_size(shape: tuple[int, ...], image_size: int, channels: int) -> None:
     wanted = (image_size, image_size, channels)
     if tuple(shape[1:]) != wanted:
         raise ValueError(
-            f"images of {tuple(shape[1:])}, but the tower takes {wanted}; change its options.image_size or options.channels, or the source's size."
+            f"images of {tuple(shape[1:])}, but the tower takes {wanted}; "
+            "change its options.image_size or options.channels, or the source's size."
         )
 
 

@@ -15,7 +15,8 @@ class ResNet(nn.Module):
 
     GroupNorm instead of BatchNorm: no example sees another, so the batch may be split, padded or cached at will.
 
-    Source: He et al. 2016 (arXiv:1603.05027); GroupNorm as in Kolesnikov et al. 2020 (BiT, arXiv:1912.11370), without weight standardisation.
+    Source: He et al. 2016 (arXiv:1603.05027); GroupNorm as in Kolesnikov et al. 2020 (BiT, arXiv:1912.11370), without its
+        weight standardisation.
     """
 
     widths: Sequence[int] = (32, 64, 128)

@@ -53,7 +53,8 @@ class Text(nn.Module):
         """
         if ids.shape[1] > self.length:
             raise ValueError(
-                f"texts of {ids.shape[1]} tokens, but the position table holds {self.length}; set config.data.transforms.text.options.length "
+                f"texts of {ids.shape[1]} tokens, but the position table holds {self.length}; "
+                f"set config.data.transforms.text.options.length "
                 f"to {self.length} or raise the tower's options.length."
             )
         table = self.param("token_embedding", axes(nn.initializers.normal(0.02), "vocab", "embed"), (self.vocab_size, self.width))
@@ -63,7 +64,8 @@ class Text(nn.Module):
         # CLIP's depth-aware widths: residual branches start small, so that the sum over layers keeps its scale.
         residual = self.width**-0.5 * (2 * self.layers) ** -0.5
         block = Block(
-            self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout, (residual, (2 * self.width) ** -0.5, residual),
+            self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout,
+            (residual, (2 * self.width) ** -0.5, residual),
             self.dtype, parent=None,
         )  # fmt: skip
         # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.

@@ -12,7 +12,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Compiled programs are kept between runs: most of the suite's time is compilation.
-jax.config.update("jax_compilation_cache_dir", os.environ.get("TANDEM_TEST_CACHE", os.path.join(tempfile.gettempdir(), "tandem-test-cache")))
+CACHE = os.environ.get("TANDEM_TEST_CACHE", os.path.join(tempfile.gettempdir(), f"tandem-test-cache-{os.getuid()}"))
+jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 install_import_hook(["losses", "models"], "beartype.beartype")

@@ -53,7 +53,8 @@ class Data(NamedTuple):
 def open_data(config, workdir: pathlib.Path) -> Data:
     """Builds the sources; loads the run's tokenizer, or trains it on the training captions and saves it in `W/tokenizer`.
 
-    Only a folder with a `config.json` holds a run: a tokenizer beside nothing is left from a start that was refused. Every process trains the same tokenizer from the same texts; the first one writes it.
+    Only a folder with a `config.json` holds a run: a tokenizer beside nothing is left from a start that was refused. Every
+    process trains the same tokenizer from the same texts; the first one writes it.
     """
     sources = batching.make_sources(config.data)
     if config.data.tokenizer is None:

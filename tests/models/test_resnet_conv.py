@@ -16,5 +16,6 @@ def test_few_positions_give_what_a_convolution_gives(side, size, stride):
     expected = lambda x, k: jax.lax.conv_general_dilated(x, k, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     ours = lambda x, k: conv.apply({"params": {"kernel": k}}, x)
     np.testing.assert_allclose(ours(x, kernel), expected(x, kernel), rtol=1e-5, atol=1e-5)
-    for left, right in zip(*(jax.grad(lambda x, k, f=f: jnp.sum(jnp.sin(f(x, k))), (0, 1))(x, kernel) for f in (ours, expected)), strict=True):
+    gradients = [jax.grad(lambda x, k, f=f: jnp.sum(jnp.sin(f(x, k))), (0, 1))(x, kernel) for f in (ours, expected)]
+    for left, right in zip(*gradients, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)

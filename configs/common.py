@@ -68,6 +68,7 @@ def base() -> ConfigDict:
         microbatches=placeholder(int),
         accumulate_steps=placeholder(int),
         profile_steps=placeholder(tuple),
+        stall_seconds=900.0,  # without a finished step: show all stacks, and leave if other processes wait; None never does
     )
     config.checkpoint = dict(every_steps=100, keep_last=3, keep_every_steps=placeholder(int), best=placeholder(str))
     config.mesh = dict(

@@ -14,7 +14,7 @@ import tempfile
 from absl import flags
 
 from core.config import ConfigError
-from launch import overrides
+from launch import overrides, peers
 
 DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = 0, 3, 4, 75
 COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
@@ -22,11 +22,14 @@ COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDE
 log = logging.getLogger("tandem")
 
 
-def start(nice: int = 0) -> None:
+def start(nice: int = 0) -> peers.Aborts | None:
     """Prepares this process; a no-op beyond logging and the cache on one host.
 
     Several hosts: set `TANDEM_COORDINATOR=host:port TANDEM_PROCESSES=n TANDEM_PROCESS=i` on each, or `TANDEM_COORDINATOR=auto`
     where JAX itself recognises the cluster (SLURM, Open MPI, Cloud TPU, GKE).
+
+    Returns:
+        With several processes, what `peers.leaving` needs to end this one; None alone.
     """
     import jax
 
@@ -46,8 +49,10 @@ def start(nice: int = 0) -> None:
             None if auto else coordinator,
             None if auto else int(os.environ["TANDEM_PROCESSES"]),
             None if auto else int(os.environ["TANDEM_PROCESS"]),
+            shutdown_timeout_seconds=peers.PARTING_SECONDS,
         )
     _log_to_stderr(jax.process_index(), jax.process_count())
+    return peers.Aborts() if jax.process_count() > 1 else None
 
 
 def _log_to_stderr(index: int, count: int) -> None:

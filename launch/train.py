@@ -2,7 +2,7 @@
 
     python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs [--config.train.steps=100]
 
-Codes: 0 done, 3 mistake in the config, 4 loss not finite, 75 stopped on a signal after saving (run the same command to go on).
+Codes: 0 done, 3 mistake in the config, 4 loss not finite, 5 another process of the run was lost, 75 stopped on a signal after saving (run the same command to go on).
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from launch import process
+from launch import peers, process
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "path of a config, with its argument after a colon", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
@@ -21,8 +21,8 @@ _CHANGE = flags.DEFINE_bool("allow_config_change", False, "go on in a workdir th
 def main(_) -> None:
     import jax
 
-    process.start()
-    with process.exit_codes():
+    aborts = process.start()
+    with peers.leaving(aborts), process.exit_codes():
         sys.exit(train(_CONFIG.value, pathlib.Path(_WORKDIR.value), allow_change=_CHANGE.value, first=jax.process_index() == 0))
 
 

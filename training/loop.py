@@ -16,6 +16,7 @@ import numpy as np
 from core import mesh as meshes
 from core.checkpoint import Checkpoints, committed_steps, read_facts, restore
 from core.logbook import Logbook
+from core.watchdog import Watchdog
 from core.workdir import write_json
 from training import health
 from training.clock import Clock, Profile
@@ -77,7 +78,8 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
     Raises:
         BadLoss: a loss or parameter that is not finite; nothing was saved after the last good checkpoint.
     """
-    with jax.set_mesh(run.mesh), Signals() as signals:
+    alone = jax.process_count() == 1
+    with jax.set_mesh(run.mesh), Signals() as signals, Watchdog(config.train.stall_seconds, ends=not alone) as watchdog:
         checkpoints = Checkpoints(
             workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every_steps=config.checkpoint.keep_every_steps
         )
@@ -90,14 +92,20 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
             tensorboard=config.log.tensorboard,
         )
         batches = run.data.iterate(position, partial(_note_bad, workdir))
+        agreed = alone
         try:
-            outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals)
+            outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals, watchdog)
             checkpoints.wait()
+            agreed = True
             return outcome
+        except BadLoss:
+            agreed = True  # every process reads the same loss
+            raise
         finally:
             book.close()
             batches.close()
-            checkpoints.close()
+            if agreed:  # else the others may be gone, or wait elsewhere: closing would wait for them
+                checkpoints.close()
 
 
 def is_done(run: Run, workdir: pathlib.Path) -> bool:
@@ -119,7 +127,9 @@ def resume(run: Run, workdir: pathlib.Path) -> tuple[TrainState, int]:
     return TrainState(number, items["params"], items["opt"], items["ema"]), read_facts(folder, last, "data")["position"]
 
 
-def _loop(run: Run, config, workdir, current, batches, checkpoints: Checkpoints, book: Logbook, signals: Signals) -> Outcome:
+def _loop(
+    run: Run, config, workdir, current, batches, checkpoints: Checkpoints, book: Logbook, signals: Signals, watchdog: Watchdog
+) -> Outcome:
     every, save_every, global_batch = config.log.every_steps, config.checkpoint.every_steps, config.data.global_batch
     shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
     update = jax.jit(run.step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(run.mesh)))
@@ -131,6 +141,7 @@ def _loop(run: Run, config, workdir, current, batches, checkpoints: Checkpoints,
     def settle(pending: Pending) -> bool:
         """Reads a dispatched step: logs it, refuses a bad loss, and tells whether some process wants to stop."""
         loss = float(pending.metrics["train/loss"])
+        watchdog.beat()
         if pending.step % every == 0 or pending.step == run.steps or not math.isfinite(loss):
             unmeasured = () if pending.measured else health.MEASURED  # a bad loss between two logged steps
             values = {name: float(value) for name, value in pending.metrics.items() if name not in ("stop", *unmeasured)}

@@ -21,7 +21,7 @@ from training.step import make_step, start
 
 SECTIONS = ("seed", "data", "model", "losses", "optimizer", "train", "checkpoint", "mesh", "evals", "log")
 SECTION_KEYS = {
-    "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps"),
+    "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps", "stall_seconds"),
     "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
     "mesh": ("data", "fsdp", "tensor", "rules"),
     "log": ("every_steps", "tensorboard"),
@@ -73,6 +73,8 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
             "config.train.accumulate_steps would average losses over parts of a batch, which have fewer negatives; "
             "set config.train.microbatches instead: the same memory, and the gradient of the whole batch."
         )
+    if config.train.stall_seconds is not None and config.train.stall_seconds <= 0:
+        raise ConfigError(f"config.train.stall_seconds is {config.train.stall_seconds}; set it to seconds above 0, such as 900.0, or to None.")
     microbatches = cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
     steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
     found = entries(config.losses)

@@ -21,7 +21,10 @@ from core.watchdog import LOST_PEER
 CRASHED = 1
 # A process that stops alone (only the first sees that the folder is locked) waits this long for the others to stop too.
 PARTING_SECONDS = 30
-_SIGNS = ("gloo", "coordination service", "coordinationservice", "unavailable:", "socket closed", "connection reset", "heartbeat", "deadline_exceeded")
+_SIGNS = (
+    "gloo", "coordination service", "coordinationservice", "unavailable:", "socket closed", "connection reset", "heartbeat",
+    "deadline_exceeded",
+)  # fmt: skip
 
 log = logging.getLogger("tandem")
 

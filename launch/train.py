@@ -2,7 +2,8 @@
 
     python -m launch.train --config=configs/glyphs.py --workdir=runs/glyphs [--config.train.steps=100]
 
-Codes: 0 done, 3 mistake in the config, 4 loss not finite, 5 another process of the run was lost, 75 stopped on a signal after saving (run the same command to go on).
+Codes: 0 done, 3 mistake in the config, 4 loss not finite, 5 another process of the run was lost,
+75 stopped on a signal after saving (run the same command to go on).
 """
 
 import pathlib

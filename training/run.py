@@ -74,7 +74,7 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
             "set config.train.microbatches instead: the same memory, and the gradient of the whole batch."
         )
     if config.train.stall_seconds is not None and config.train.stall_seconds <= 0:
-        raise ConfigError(f"config.train.stall_seconds is {config.train.stall_seconds}; set it to seconds above 0, such as 900.0, or to None.")
+        raise ConfigError(f"config.train.stall_seconds is {config.train.stall_seconds}; set it to seconds above 0 (900.0), or to None.")
     microbatches = cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
     steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
     found = entries(config.losses)

@@ -4,12 +4,10 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from core.checkpoint import committed_steps
@@ -103,19 +101,3 @@ def test_sigterm_leaves_with_75_and_the_command_goes_on(tmp_path):
     code, _, err = run("train", *TOY, *longer, f"--workdir={workdir}")
     assert code == 0 and f"from step {stopped}" in err
     assert [row["step"] for row in read_lines(workdir / "metrics.jsonl")] == list(range(1, 401))
-
-
-def test_two_processes_train_what_one_does(tmp_path):
-    toy = [*TOY, "--config.train.steps=3"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = dict(TANDEM_COORDINATOR=f"127.0.0.1:{port}", TANDEM_PROCESSES="2")
-    pair = [start("train", *toy, f"--workdir={tmp_path / 'two'}", **shared, TANDEM_PROCESS=str(i)) for i in range(2)]
-    outputs = [process.communicate(timeout=240) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], outputs
-    code, _, err = run("train", *toy, f"--workdir={tmp_path / 'one'}")
-    assert code == 0, err
-    one, two = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
-    np.testing.assert_allclose([row["train/loss"] for row in two], [row["train/loss"] for row in one], rtol=1e-5)
-    np.testing.assert_allclose([row["opt/grad_norm"] for row in two], [row["opt/grad_norm"] for row in one], rtol=1e-3)

@@ -1,0 +1,132 @@
+"""Several real processes on this machine: the result of one, and an end for all when one ends."""
+
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from core import mesh as meshes
+from core.checkpoint import committed_steps, restore
+from core.logbook import read_lines
+from core.workdir import locked, read_json
+from tests.launch.test_commands import TOY, run, start
+from training import run as runs
+from training.data import open_data
+
+# Adam divides by the size of a gradient, and where that is all rounding, so would be the step: a larger eps keeps results comparable.
+RUN = ["--config.optimizer.options.eps=0.01", "--config.optimizer.warmup_steps=1"]
+LONG = ["--config.train.steps=100000", "--config.checkpoint.every_steps=100000"]
+BOUND = 60  # seconds: against hanging, not a measurement
+
+
+def start_all(count, workdir, *arguments):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = dict(TANDEM_COORDINATOR=f"127.0.0.1:{port}", TANDEM_PROCESSES=str(count))
+    return [start("train", *TOY, *RUN, *arguments, f"--workdir={workdir}", **shared, TANDEM_PROCESS=str(rank)) for rank in range(count)]
+
+
+def finish(processes, timeout=240):
+    """(code, stderr) of each; none outlives the test."""
+    try:
+        errors = [process.communicate(timeout=timeout)[1] for process in processes]
+        return [(process.returncode, err) for process, err in zip(processes, errors, strict=True)]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def train_all(count, workdir, *arguments):
+    found = finish(start_all(count, workdir, *arguments))
+    assert [code for code, _ in found] == [0] * count, found
+
+
+def until_stepping(processes, workdir):
+    deadline = time.monotonic() + 120
+    while not (workdir / "metrics.jsonl").exists() or len(read_lines(workdir / "metrics.jsonl")) < 2:
+        if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
+            for process in processes:
+                process.kill()
+            pytest.fail(f"the run did not come to its second step: {finish(processes)}")
+        time.sleep(0.02)
+
+
+def column(workdir, name):
+    return {row["step"]: row[name] for row in read_lines(workdir / "metrics.jsonl")}
+
+
+def params(workdir, step):
+    """Parameters of a checkpoint on one device of this process, whoever wrote them."""
+    config = ConfigDict(read_json(workdir / "config.json"))
+    run_of_one = runs.prepare(config, open_data(config, workdir), meshes.make(devices=jax.devices()[:1]))
+    return jax.tree.map(np.asarray, restore(workdir / "checkpoints", step, "params", run_of_one.abstract.params))
+
+
+def assert_same_run(workdir, reference, steps):
+    losses, expected = column(workdir, "train/loss"), column(reference, "train/loss")
+    assert sorted(losses) == list(steps)
+    np.testing.assert_allclose([losses[s] for s in steps], [expected[s] for s in steps], rtol=1e-5)  # float32 sums in another order
+    norms, expected = column(workdir, "opt/grad_norm"), column(reference, "opt/grad_norm")
+    np.testing.assert_allclose([norms[s] for s in steps], [expected[s] for s in steps], rtol=1e-3)
+    last = params(reference, 6)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-6), params(workdir, 6), last)
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), last, params(reference, 3))
+    assert max(jax.tree.leaves(moved)) > 1e-4  # else any run would do
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("processes") / "one"
+    code, _, err = run("train", *TOY, *RUN, f"--workdir={workdir}")
+    assert code == 0, err
+    return workdir
+
+
+def test_two_processes_train_what_one_does(one, tmp_path):
+    train_all(2, tmp_path / "two")
+    assert_same_run(tmp_path / "two", one, range(1, 7))
+
+
+def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path):
+    workdir = tmp_path / "run"
+    both = start_all(2, workdir, *LONG)
+    until_stepping(both, workdir)
+    both[1].send_signal(signal.SIGTERM)  # not the one that writes
+    found = finish(both)
+    assert [code for code, _ in found] == [75, 75], found
+    # One committed step, which needs the parts of both: they stopped at the same one.
+    (stopped,) = committed_steps(workdir / "checkpoints")
+    assert 0 < stopped < 100000 and column(workdir, "train/loss").keys() == set(range(1, stopped + 1))
+    assert not (workdir / "done.json").exists()
+
+
+@pytest.mark.parametrize("lost", [0, 1], ids=["the coordinator", "another"])
+def test_a_process_that_is_killed_ends_the_other_with_5(lost, tmp_path):
+    workdir = tmp_path / "run"
+    both = start_all(2, workdir, *LONG)
+    until_stepping(both, workdir)
+    both[lost].kill()
+    ((code, err),) = finish([both[1 - lost]], timeout=BOUND)
+    finish([both[lost]])
+    assert code == 5, err
+    assert "a process of this run is lost" in err.strip().splitlines()[-1], err
+    assert committed_steps(workdir / "checkpoints") == []
+
+
+def test_a_mistake_ends_both_with_one_line_and_3(tmp_path):
+    found = finish(start_all(2, tmp_path / "run", "--config.mesh.data=3"))
+    assert [code for code, _ in found] == [3, 3], found
+    assert all("does not fit 2 devices" in err and "Traceback" not in err for _, err in found), found
+
+
+def test_a_mistake_of_one_process_ends_the_other_too(tmp_path):
+    """Only the first looks at the lock; it says so and leaves with 3, and the other, which waits for it, is told."""
+    with locked(tmp_path / "run"):
+        (first, message), (second, err) = finish(start_all(2, tmp_path / "run"), timeout=2 * BOUND)
+    assert first == 3 and "is being trained by process" in message
+    assert second == 5 and "a process of this run is lost" in err, err

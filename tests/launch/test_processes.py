@@ -1,5 +1,6 @@
-"""Several real processes on this machine: the result of one, and an end for all when one ends."""
+"""Several real processes on this machine: the result of one, checkpoints for any number, and an end for all when one ends."""
 
+import shutil
 import signal
 import socket
 import time
@@ -17,6 +18,7 @@ from tests.launch.test_commands import TOY, run, start
 from training import run as runs
 from training.data import open_data
 
+FSDP = "--config.mesh.fsdp=2"  # data takes what is left: 1 of two processes, 2 of four
 # Adam divides by the size of a gradient, and where that is all rounding, so would be the step: a larger eps keeps results comparable.
 RUN = ["--config.optimizer.options.eps=0.01", "--config.optimizer.warmup_steps=1"]
 LONG = ["--config.train.steps=100000", "--config.checkpoint.every_steps=100000"]
@@ -87,9 +89,34 @@ def one(tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("processes") / "four"
+    train_all(4, workdir, FSDP)
+    return workdir
+
+
 def test_two_processes_train_what_one_does(one, tmp_path):
     train_all(2, tmp_path / "two")
     assert_same_run(tmp_path / "two", one, range(1, 7))
+
+
+def test_four_processes_with_split_parameters_train_what_one_does(one, four):
+    assert_same_run(four, one, range(1, 7))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_checkpoint_of_four_processes_is_continued_by_fewer(count, one, four, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(four, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    (workdir / "metrics.jsonl").unlink()
+    if count == 1:
+        code, _, err = run("train", *TOY, *RUN, "--allow_config_change", f"--workdir={workdir}")
+        assert code == 0, err
+    else:
+        train_all(2, workdir, FSDP)
+    assert_same_run(workdir, one, range(4, 7))
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step(tmp_path):

@@ -63,6 +63,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(BATCH))
 
 
+def constrain(x: jax.Array, spec: P) -> jax.Array:
+    """Fixes how an array lies on the ambient mesh; without one, or where its rows do not divide (a traced example), leaves it alone."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or (spec and x.shape[0] % math.prod(mesh.shape[axis] for axis in spec[0])):
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, P())

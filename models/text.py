@@ -2,8 +2,10 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from core.mesh import BATCH, constrain
 from models import pooling
 from models.layers import axes, dense, dropout, layer_norm
 from models.transformer import Block, Hook, Stack
@@ -59,7 +61,8 @@ class Text(nn.Module):
             )
         table = self.param("token_embedding", axes(nn.initializers.normal(0.02), "vocab", "embed"), (self.vocab_size, self.width))
         position = self.param("position_embedding", axes(nn.initializers.normal(0.01), "position", "embed"), (self.length, self.width))
-        x = (jnp.take(table, ids, axis=0) + position[None, : ids.shape[1]]).astype(self.dtype)
+        # A table split over its width would hand that split to the hidden states, and every device would compute all rows.
+        x = constrain(jnp.take(constrain(table, P()), ids, axis=0) + position[None, : ids.shape[1]], P(BATCH)).astype(self.dtype)
         x = dropout(x, self.dropout, keys, 0)
         # CLIP's depth-aware widths: residual branches start small, so that the sum over layers keeps its scale.
         residual = self.width**-0.5 * (2 * self.layers) ** -0.5

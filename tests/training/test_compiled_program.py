@@ -170,10 +170,6 @@ def test_fsdp_gathers_the_parameters_of_the_image_tower(under_fsdp):
     assert collections.Counter(math.prod(shape) for c in forward(found, "image") for _, shape in c.results) == split
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the table of tokens hands its split width to the hidden states, whose rows every device then gathers: docs/scaling.md",
-)
 def test_fsdp_gathers_the_parameters_of_the_text_tower(under_fsdp):
     _, found = under_fsdp
     assert {c.kind for c in forward(found, "text")} == {"all-gather"}

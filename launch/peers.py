@@ -30,7 +30,8 @@ log = logging.getLogger("tandem")
 
 
 class Aborts:
-    """Turns an abort on a thread that is not Python's into one line and an exit code, `LOST_PEER` until `code` is set.
+    """Turns an abort on a thread that is not Python's into one line and an exit code, `LOST_PEER` until `code` is set;
+    once it is, on any thread.
 
     JAX 0.10.2 offers a callback for a lost peer, but calling it from Python ends in `std::bad_cast`, an abort too. Aborts of
     Python's own threads (a failed check under a call) keep their meaning and their code. One of XLA's own threads that aborts for
@@ -45,10 +46,11 @@ class Aborts:
         install(signal.SIGABRT, ctypes.cast(self._handler, ctypes.c_void_p))
 
     def _note(self, _number):
-        if threading.get_ident() in {thread.ident for thread in threading.enumerate()}:
+        parting = self.code != LOST_PEER  # the end is decided; giving up on the others may abort on any thread
+        if not parting and threading.get_ident() in {thread.ident for thread in threading.enumerate()}:
             faulthandler.dump_traceback()
             return  # to abort(), which now ends the process
-        if self.code == LOST_PEER:
+        if not parting:
             os.write(2, f"a process of this run is lost, says the message above; leaving with code {LOST_PEER}\n".encode())
         os._exit(self.code)
 

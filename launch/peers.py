@@ -19,7 +19,8 @@ from core.config import ConfigError
 from core.watchdog import LOST_PEER
 
 CRASHED = 1
-# A process that stops alone (only the first sees that the folder is locked) waits this long for the others to stop too.
+# A process that stops alone (only the first sees that the folder is locked) waits this long for the others to stop too;
+# `TANDEM_PARTING_SECONDS` changes it.
 PARTING_SECONDS = 30
 _SIGNS = (
     "gloo", "coordination service", "coordinationservice", "unavailable:", "socket closed", "connection reset", "heartbeat",

@@ -49,7 +49,7 @@ def start(nice: int = 0) -> peers.Aborts | None:
             None if auto else coordinator,
             None if auto else int(os.environ["TANDEM_PROCESSES"]),
             None if auto else int(os.environ["TANDEM_PROCESS"]),
-            shutdown_timeout_seconds=peers.PARTING_SECONDS,
+            shutdown_timeout_seconds=int(os.environ.get("TANDEM_PARTING_SECONDS", peers.PARTING_SECONDS)),
         )
     _log_to_stderr(jax.process_index(), jax.process_count())
     return peers.Aborts() if jax.process_count() > 1 else None

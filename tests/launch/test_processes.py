@@ -24,12 +24,14 @@ RUN = ["--config.optimizer.options.eps=0.01", "--config.optimizer.warmup_steps=1
 LONG = ["--config.train.steps=100000", "--config.checkpoint.every_steps=100000"]
 BOUND = 60  # seconds: against hanging, not a measurement
 
+pytestmark = pytest.mark.many_processes
 
-def start_all(count, workdir, *arguments):
+
+def start_all(count, workdir, *arguments, **environment):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = dict(TANDEM_COORDINATOR=f"127.0.0.1:{port}", TANDEM_PROCESSES=str(count))
+    shared = dict(TANDEM_COORDINATOR=f"127.0.0.1:{port}", TANDEM_PROCESSES=str(count), **environment)
     return [start("train", *TOY, *RUN, *arguments, f"--workdir={workdir}", **shared, TANDEM_PROCESS=str(rank)) for rank in range(count)]
 
 
@@ -154,6 +156,6 @@ def test_a_mistake_ends_both_with_one_line_and_3(tmp_path):
 def test_a_mistake_of_one_process_ends_the_other_too(tmp_path):
     """Only the first looks at the lock; it says so and leaves with 3, and the other, which waits for it, is told."""
     with locked(tmp_path / "run"):
-        (first, message), (second, err) = finish(start_all(2, tmp_path / "run"), timeout=2 * BOUND)
+        (first, message), (second, err) = finish(start_all(2, tmp_path / "run", TANDEM_PARTING_SECONDS="3"), timeout=2 * BOUND)
     assert first == 3 and "is being trained by process" in message
     assert second == 5 and "a process of this run is lost" in err, err

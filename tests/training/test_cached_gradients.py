@@ -50,7 +50,7 @@ def test_the_gradient_is_the_plain_one_to_float64(count, plain, tmp_path):
         np.testing.assert_allclose(grads[path], expected, atol=1e-10, rtol=0, err_msg=path)
 
 
-@pytest.mark.parametrize("data, fsdp, tensor", [(4, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("data, fsdp, tensor", [(2, 2, 2)])
 def test_it_composes_with_the_mesh(data, fsdp, tensor, tmp_path):
     made = tiny.config(model__towers__image__options__remat=True)
     devices = jax.devices()[: data * fsdp * tensor]

@@ -32,7 +32,7 @@ def on_one_device(tmp_path_factory):
     return run_steps(tiny.config(optimizer__name="sgd", optimizer__options={}), tmp_path_factory.mktemp("one"))
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1), (4, 2, 1), (2, 2, 2), (1, 1, 8), (8, 1, 1)])
+@pytest.mark.parametrize("shape", [(4, 2, 1), (2, 2, 2)])
 def test_three_updates_with_dropout_are_the_same_on_every_mesh(shape, on_one_device, tmp_path):
     # SGD, because Adam divides by a root that turns the last bit of a tiny gradient into a visible step.
     data, fsdp, tensor = shape

@@ -1,4 +1,4 @@
-"""The smallest whole run: 1,797 handwritten digits against the sentence that names them, a minute on two CPU cores.
+"""The smallest whole run: 1,797 handwritten digits against the sentence that names them. 20 s on two CPU cores, test accuracy 0.861 (2026-11-21).
 
 python -m launch.train --config=configs/digits.py --workdir=runs/digits
 """

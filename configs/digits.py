@@ -1,6 +1,8 @@
-"""The smallest whole run: 1,797 handwritten digits against the sentence that names them. 20 s on two CPU cores, test accuracy 0.861 (2026-11-21).
+"""The smallest whole run: 1,797 handwritten digits against the sentence that names them.
 
-python -m launch.train --config=configs/digits.py --workdir=runs/digits
+    python -m launch.train --config=configs/digits.py --workdir=runs/digits
+
+Last measured 2026-11-21: 20 s on two cores of an AMD EPYC, zero-shot test accuracy 0.861.
 """
 
 from ml_collections import ConfigDict

@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
         image=dict(name="augment", options=dict(shift=0.08, scale=0.1, rotate=6.0, noise=0.04, keep_inside=True)),
         text=dict(name="tokenize", options=dict(length=length)),
     )
-    # Convolutions: with the same time a ViT of 16 patches reached 0.38 where a residual network reached 0.49.
+    # Convolutions: in 900 steps and about as much time (one seed each) a ViT of 16 patches reached 0.38, a residual network 0.49.
     image = dict(image_size=size, channels=1, widths=(32, 64, 128, 192), blocks=(1, 1, 1, 1), embed_dim=128)
     text = dict(vocab_size=vocab_size, length=length, width=128, layers=1, heads=4, causal=False, pooling="mean", embed_dim=128)
     config.model.towers = dict(image=dict(name="resnet", options=image), text=dict(name="text", options=text))

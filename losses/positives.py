@@ -47,7 +47,8 @@ def check_pairs(queries: int, passages: int) -> None:
     """
     if passages < queries:
         raise ValueError(
-            f"{queries} queries but {passages} passages, so some query has no positive; set config.data.passages_per_query to 1 or more."
+            f"{queries} queries but {passages} passages, so some query has no positive; "
+            "let config.losses.<label>.inputs.zp name an array with a row for every query."
         )
 
 

@@ -91,7 +91,7 @@ class Conv(nn.Module):
         strides = (self.stride, self.stride)
         if -(-x.shape[1] // self.stride) > 2:
             return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        # Few positions: one product of patches and kernel. XLA's CPU convolution took 5 to 15 times as long here, mostly in its gradients.
+        # Few positions: one product of patches and kernel. XLA's CPU convolution took 7 to 16 times as long here, mostly in its gradients.
         return patches(x, self.size, self.stride) @ kernel.reshape(-1, self.features)
 
 

@@ -137,7 +137,7 @@ def test_float64_stays_float64(name, options):
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_fewer_passages_than_queries_are_refused(name):
     arrays = drawn.inputs(LOSSES[name], drawn.batch(queries=4, passages=3), without=drawn.OPTIONAL)
-    with pytest.raises(ValueError, match="config.data.passages_per_query"):
+    with pytest.raises(ValueError, match="config.losses.<label>.inputs.zp"):
         call(LOSSES[name], arrays)
 
 

@@ -48,7 +48,7 @@ def base() -> ConfigDict:
     config.data = dict(
         global_batch=256, shuffle=True, threads=2, workers=0, max_bad_fraction=0.001, sources={}, tokenizer=None, transforms={}
     )
-    config.model = dict(towers={}, views={}, temperature_init=0.07, logit_bias_init=placeholder(float))
+    config.model = dict(towers={}, views={}, adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float))
     config.losses = dict(matmul_dtype="float32")
     config.optimizer = dict(
         name="adamw",
@@ -58,6 +58,8 @@ def base() -> ConfigDict:
         schedule=dict(name="cosine", options=dict(end_factor=0.0)),
         no_decay=NO_DECAY,
         freeze=(),
+        multipliers={},  # path pattern (without dots, which configs do not take in a key) = factor on the learning rate
+        layer_decay={},  # tower = what each block's learning rate is of the next one's, 0.8 for example
         clip_norm=1.0,
         ema_decay=placeholder(float),
     )
@@ -77,6 +79,7 @@ def base() -> ConfigDict:
         tensor=1,
         # (logical axis of a parameter, mesh axis); axes that are not listed stay whole.
         rules=(("embed", "fsdp"), ("channels_out", "fsdp"), ("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor")),
+        tower_rules={},  # tower = rules that hold for it instead; () keeps it whole on every device
     )
     config.evals = {}
     config.log = dict(every_steps=10, tensorboard=True)

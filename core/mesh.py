@@ -6,6 +6,7 @@ The mesh is the one ambient value of a run: `with jax.set_mesh(mesh)`.
 
 import logging
 import math
+from types import MappingProxyType
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from core.config import ConfigError
+from core.config import ConfigError, check_keys
+from core.paths import tower_of
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
@@ -76,20 +78,23 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def param_shardings(boxed, mesh: Mesh, rules):
+def param_shardings(boxed, mesh: Mesh, rules, tower_rules=MappingProxyType({})):
     """Shardings of a tree of abstract parameters that carry logical axes.
 
     Args:
         boxed: abstract variables as a model's abstract init returns them.
         mesh: the mesh.
         rules: pairs (logical axis, mesh axis or None); the first that matches counts.
+        tower_rules: by label of a tower, the rules that hold for its parameters and its adapters instead of `rules`.
 
     Returns:
         A tree like the unboxed one. A dimension that its mesh axis does not divide stays whole, with a log line.
     """
-    table = dict(reversed([tuple(rule) for rule in rules]))
+    table = lambda pairs: dict(reversed([tuple(pair) for pair in pairs]))
+    shared, by_tower = table(rules), {label: table(pairs) for label, pairs in tower_rules.items()}
 
     def one(path, leaf):
+        table = by_tower.get(tower_of("/".join(str(entry.key) for entry in path)), shared)
         names = leaf.names if isinstance(leaf, nn.Partitioned) else ()
         shape = leaf.value.shape if isinstance(leaf, nn.Partitioned) else leaf.shape
         spec, used = [], set()
@@ -114,15 +119,26 @@ def param_shardings(boxed, mesh: Mesh, rules):
     return jax.tree_util.tree_map_with_path(one, boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
 
 
-def check_rules(rules) -> None:
+def check_rules(rules, key: str = "config.mesh.rules") -> None:
     """Refuses sharding rules that name another mesh axis.
 
     Raises:
         ConfigError: names the rule.
     """
     for rule in rules:
-        if len(rule) != 2 or rule[1] not in (None, "fsdp", "tensor"):
-            raise ConfigError(f"config.mesh.rules holds {rule!r}; a rule is (logical axis, 'fsdp', 'tensor' or None).")
+        if isinstance(rule, str) or len(rule) != 2 or rule[1] not in (None, "fsdp", "tensor"):
+            raise ConfigError(f"{key} holds {rule!r}; a rule is (logical axis, 'fsdp', 'tensor' or None).")
+
+
+def check_tower_rules(tower_rules, towers) -> None:
+    """Refuses rules of a tower that the model lacks, or that `check_rules` refuses.
+
+    Raises:
+        ConfigError: names the label or the rule.
+    """
+    check_keys(tower_rules, towers, "config.mesh.tower_rules")
+    for label, rules in tower_rules.items():
+        check_rules(rules, f"config.mesh.tower_rules.{label}")
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -19,6 +19,18 @@ def from_paths(flat: dict[str, Any]):
     return unflatten_dict(flat, sep="/")
 
 
+def tower_of(path: str) -> str | None:
+    """The label of a parameter's tower: `text` for `towers_text/...` and `adapters/text/...`; None for what belongs to no tower."""
+    found = re.match(r"(?:towers_|adapters/)([^/]+)/", path)
+    return found[1] if found else None
+
+
+def block_of(path: str) -> int | None:
+    """The place of a parameter's block in its tower, from 0: 3 for `towers_text/blocks/block_3/...`; None outside of blocks."""
+    found = re.search(r"/blocks/block_(\d+)/", path)
+    return int(found[1]) if found else None
+
+
 def matches(path: str, patterns: Sequence[str]) -> bool:
     """Whether any regular expression is found in `path`."""
     return any(re.search(pattern, path) for pattern in patterns)

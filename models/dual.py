@@ -76,17 +76,18 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
 
     Args:
         model: the config section: `towers.<label> = {name, options}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
+            `towers.<label>.init` (first weights) and `adapters` (`models/adapters.py`) change no tower, so they are not read here.
         vocab_size: of the run's tokenizer, if it has one.
 
     Raises:
         ConfigError: unknown keys or choices, a view of an unknown tower, towers that do not share an output width,
             or a vocabulary larger than a text tower's table.
     """
-    check_section(model, ("towers", "views", "temperature_init", "logit_bias_init"), "config.model")
+    check_section(model, ("towers", "views", "adapters", "temperature_init", "logit_bias_init"), "config.model", optional=("adapters",))
     towers = {}
     for label, entry in model.towers.items():
         key = f"config.model.towers.{label}"
-        check_section(entry, ("name", "options"), key)
+        check_section(entry, ("name", "options", "init"), key, optional=("init",))
         towers[label] = bind(choose(TOWERS, entry.name, f"{key}.name"), entry.options, f"{key}.options")()
         size = getattr(towers[label], "vocab_size", None)
         if size is not None and vocab_size is not None and vocab_size > size:
@@ -95,10 +96,10 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
             )
     for view, label in model.views.items():
         choose(towers, label, f"config.model.views.{view}")
-    dims = {label: tower.embed_dim for label, tower in towers.items()}
+    dims = {label: tower.output_dim for label, tower in towers.items()}
     if len(set(dims.values())) > 1:
         raise ConfigError(
-            f"towers must end in one shared width, found embed_dim = {dims}; change config.model.towers.<label>.options.embed_dim."
+            f"towers must end in one shared width, found {dims}; change config.model.towers.<label>.options.embed_dim (0: the pooled state)."
         )
     return DualEncoder(
         towers=towers, views=dict(model.views), temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init

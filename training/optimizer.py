@@ -1,11 +1,17 @@
 """Optimizers and schedules by name, with decay masks and clipping. Works on flat `path -> array` dicts of trainable parameters."""
 
+import logging
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from core.config import bind, check_section, choose
 from core.paths import matches
+from training import rates
+
+log = logging.getLogger(__name__)
 
 
 def adamw(learning_rate, decay_mask, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.1):
@@ -74,7 +80,10 @@ def rsqrt(peak: float, steps: int, warmup_steps: int, *, timescale: int = 1000, 
 
 
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "rsqrt": rsqrt}
-KEYS = ("name", "options", "learning_rate", "schedule", "warmup_steps", "no_decay", "freeze", "clip_norm", "ema_decay")
+KEYS = (
+    "name", "options", "learning_rate", "schedule", "warmup_steps", "no_decay", "freeze", "multipliers", "layer_decay", "clip_norm",
+    "ema_decay",
+)  # fmt: skip
 
 
 def schedule(config, steps: int):
@@ -92,13 +101,15 @@ def schedule(config, steps: int):
     return make(config.learning_rate, steps, config.warmup_steps)
 
 
-def make(config, steps: int) -> optax.GradientTransformation:
+def make(config, steps: int, paths: Sequence[str]) -> optax.GradientTransformation:
     """The gradient transformation that `config.optimizer` describes, for a flat dict of trainable parameters.
 
     Args:
         config: the section; `no_decay` holds path patterns that get no weight decay (biases, norms, the logit scale and bias),
-            `clip_norm` bounds the global gradient norm before everything else (None: no clipping).
+            `clip_norm` bounds the global gradient norm before everything else (None: no clipping), `multipliers` and
+            `layer_decay` give parts of the learning rate (`training/rates.py`).
         steps: of the whole run.
+        paths: of all parameters, trainable or not.
 
     Raises:
         ConfigError: unknown keys, choices or options.
@@ -107,4 +118,8 @@ def make(config, steps: int) -> optax.GradientTransformation:
     optimizer = bind(choose(OPTIMIZERS, config.name, "config.optimizer.name"), config.options, "config.optimizer.options")
     decay = lambda params: {path: not matches(path, config.no_decay) for path in params}
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, optimizer(schedule(config, steps), decay))
+    factors = rates.factors(paths, config.multipliers, config.layer_decay)
+    for line in rates.summary(factors):
+        log.info("%s", line)
+    scale = [rates.scale(factors)] if set(factors.values()) != {1.0} else []
+    return optax.chain(clip, optimizer(schedule(config, steps), decay), *scale)

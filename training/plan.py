@@ -82,9 +82,7 @@ def activations(model: DualEncoder, params, spec: Mapping[str, Any]) -> Activati
     """
     whole = _kept(model, params, spec)
     towers = {label: tower for label, tower in model.towers.items() if getattr(tower, "remat", False)}
-    inside = [
-        (_kept(_without_remat(model, label), params, spec).by_row - whole.by_row) // tower.layers for label, tower in towers.items()
-    ]
+    inside = [(_kept(_without_remat(model, label), params, spec).by_row - whole.by_row) // tower.layers for label, tower in towers.items()]
     return whole._replace(by_row=whole.by_row + max(inside, default=0))
 
 
@@ -198,7 +196,7 @@ def make(
     params = place(boxed, mesh, rules)
     trainable = {path: leaf for path, leaf in params.items() if not matches(path, freeze)}
     batch, shards = next(iter(spec.values())).shape[0], meshes.shards(mesh)
-    rows, d, grad = batch // shards, next(iter(model.towers.values())).embed_dim, shard_bytes(trainable)
+    rows, d, grad = batch // shards, next(iter(model.towers.values())).output_dim, shard_bytes(trainable)
     memory = {
         "parameters": shard_bytes(params),
         "gradients": grad,
@@ -235,7 +233,7 @@ def of_run(run: runs.Run, config, mesh) -> Plan:
     microbatches = cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
     spec = run.spec | {"stop": jax.ShapeDtypeStruct((config.data.global_batch,), jnp.uint8)}
     known = survey(run.model, spec)
-    state = runs._abstract(run.init, known[0], mesh, config.mesh.rules)
+    state = runs.abstract_state(run.init, known[0], mesh, config.mesh)
     return make(
         run.model, entries(config.losses), spec, mesh, config.mesh.rules, freeze=tuple(config.optimizer.freeze),
         optimizer_bytes=shard_bytes(state.opt_state), ema=config.optimizer.ema_decay is not None, microbatches=microbatches, known=known,

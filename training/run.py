@@ -23,7 +23,7 @@ SECTIONS = ("seed", "data", "model", "losses", "optimizer", "train", "checkpoint
 SECTION_KEYS = {
     "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps", "stall_seconds"),
     "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
-    "mesh": ("data", "fsdp", "tensor", "rules"),
+    "mesh": ("data", "fsdp", "tensor", "rules", "tower_rules"),
     "log": ("every_steps", "tensorboard"),
 }
 
@@ -68,6 +68,7 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
         check_section(config[section], keys, f"config.{section}")
     meshes.check_batch(config.data.global_batch, mesh)
     meshes.check_rules(config.mesh.rules)
+    meshes.check_tower_rules(config.mesh.tower_rules, config.model.towers)
     if config.train.accumulate_steps is not None:
         raise ConfigError(
             "config.train.accumulate_steps would average losses over parts of a batch, which have fewer negatives; "
@@ -84,8 +85,9 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
     with jax.set_mesh(mesh):
         with _as_config_error("the model"):
             boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
-        paths.check_patterns(freeze, list(paths.by_path(nn.unbox(boxed))), "config.optimizer.freeze")
-        tx = optimizer.make(config.optimizer, steps)
+        names = list(paths.by_path(nn.unbox(boxed)))
+        paths.check_patterns(freeze, names, "config.optimizer.freeze")
+        tx = optimizer.make(config.optimizer, steps, names)
         rate = optimizer.schedule(config.optimizer, steps)
         update = make_step(
             model,
@@ -99,7 +101,7 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
             shards=meshes.shards(mesh),
         )
         init = partial(start, model, tx, example(spec), seed=config.seed, freeze=freeze, with_ema=ema_decay is not None)
-        abstract = _abstract(init, boxed, mesh, config.mesh.rules)
+        abstract = abstract_state(init, boxed, mesh, config.mesh)
         # A loss without its arrays, or an option it refuses, fails here, not after a compile.
         stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
         with _as_config_error("a step"):
@@ -118,10 +120,17 @@ def _as_config_error(what: str):
         raise ConfigError(f"{what} cannot be built from this config: {error}") from error
 
 
-def _abstract(init, boxed, mesh, rules) -> TrainState:
-    """Shapes of the state with shardings: optimizer and averages lie as their parameters do, anything else is replicated."""
+def abstract_state(init, boxed, mesh, section) -> TrainState:
+    """Shapes of the state with shardings: optimizer and averages lie as their parameters do, anything else is replicated.
+
+    Args:
+        init: makes the first state.
+        boxed: abstract parameters with their logical axes.
+        mesh: with devices or without.
+        section: `config.mesh`, for its rules.
+    """
     shapes = jax.eval_shape(init)
-    shardings = meshes.param_shardings(boxed, mesh, rules)
+    shardings = meshes.param_shardings(boxed, mesh, section.rules, section.tower_rules)
     flat_shardings = paths.by_path(shardings)
     flat_shapes = paths.by_path(shapes.params)
 

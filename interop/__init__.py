@@ -1,0 +1,39 @@
+"""Other people's checkpoints, in and out, by the name of the format."""
+
+import os
+import pathlib
+
+from core.config import ConfigError
+from core.config import choose as _choose
+from interop import hf
+from interop.imported import Imported
+
+FORMATS = {
+    "hf": hf,
+}
+
+
+def read(path: str | os.PathLike, format: str | None = None) -> Imported:
+    """A checkpoint of another library, in our terms.
+
+    Args:
+        path: a folder or a file.
+        format: a name in `FORMATS`; by default what the path looks like.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ConfigError: a format nobody knows, another architecture, missing or extra tensors, shapes that do not fit.
+    """
+    return _reader(path, format).read(path)
+
+
+def _reader(path: str | os.PathLike, format: str | None):
+    if format is not None:
+        return _choose(FORMATS, format, "format")
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the folder or file of a model.")
+    for reader in FORMATS.values():
+        if reader.claims(path):
+            return reader
+    raise ConfigError(f"{path} looks like none of the formats {', '.join(FORMATS)}; name one of them as the format.")

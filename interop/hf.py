@@ -1,0 +1,78 @@
+"""Hugging Face folders: `config.json`, safetensors and tokenizer files. Dispatches on `model_type`.
+
+A family is a module with
+
+- `MODEL_TYPES`: the `model_type`s it reads;
+- `model(config) -> dict`: a complete `config.model` from the content of config.json;
+- `rules(model) -> list[Rule]`: our paths and their names, without a wrapper's prefix, for that model;
+- `PREFIXES`: what may stand before the names of a file; `IGNORED`: patterns of tensors that are no part of an encoder;
+- `config(model) -> dict`: config.json of a model, for export.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from core.config import ConfigError
+from core.workdir import read_json
+from interop import mapping, tensors
+from interop.imported import Imported, assemble
+
+MODULES = ()
+FAMILIES = {name: module for module in MODULES for name in module.MODEL_TYPES}
+
+
+def claims(path: pathlib.Path) -> bool:
+    """Whether a path looks like this format."""
+    return path.is_dir() and (path / "config.json").exists()
+
+
+def read(path: str | os.PathLike) -> Imported:
+    """The encoder in a folder.
+
+    Raises:
+        FileNotFoundError: no config.json or no weights.
+        ConfigError: an architecture outside `FAMILIES`, or weights that do not fit the config.
+    """
+    path = pathlib.Path(path)
+    config = read_config(path)
+    family = choose(config, path)
+    return read_as(family, family.model(config), path)
+
+
+def read_as(family, model: Mapping[str, Any], path: pathlib.Path) -> Imported:
+    """The weights of a folder, taken as a given model of a family."""
+    found = tensors.read(path)
+    rules = mapping.fit_names(family.rules(model), found, family.PREFIXES)
+    return assemble(model, rules, found, str(tensors.find(path)), ignored=family.IGNORED)
+
+
+def model(path: str | os.PathLike) -> dict[str, Any]:
+    """The `config.model` of a folder, from its config.json alone."""
+    path = pathlib.Path(path)
+    config = read_config(path)
+    return choose(config, path).model(config)
+
+
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """config.json of a folder.
+
+    Raises:
+        FileNotFoundError: none there.
+    """
+    if not (path / "config.json").exists():
+        raise FileNotFoundError(f"{path} holds no config.json; give the folder of a Hugging Face model.")
+    return read_json(path / "config.json")
+
+
+def choose(config: Mapping[str, Any], path: pathlib.Path):
+    """The family of a config.json.
+
+    Raises:
+        ConfigError: another architecture; lists those there are.
+    """
+    found = config["model_type"] if "model_type" in config else None
+    if found not in FAMILIES:
+        raise ConfigError(f"{path / 'config.json'} states model_type {found!r}; readable ones are: {', '.join(sorted(FAMILIES))}.")
+    return FAMILIES[found]

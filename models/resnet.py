@@ -24,12 +24,17 @@ class ResNet(nn.Module):
     image_size: int = 32
     stem_stride: int = 2
     channels: int = 3
-    embed_dim: int = 256
+    embed_dim: int = 256  # 0: the pooled state itself
     groups: int = 8
     dropout: float = 0.0
     pixel_mean: tuple[float, ...] = (0.5,)
     pixel_std: tuple[float, ...] = (0.5,)
     dtype: str = "float32"
+
+    @property
+    def output_dim(self) -> int:
+        """Features of an embedding."""
+        return self.embed_dim or self.widths[-1]
 
     @nn.compact
     def __call__(

@@ -16,6 +16,8 @@ class Text(nn.Module):
 
     `causal=True, pooling="eos"` is CLIP's text tower: tokens after the end-of-text token never change the output.
     `causal=False, pooling="mean"` is a bidirectional encoder that leaves padding out by the mask.
+    `causal=False, pooling="last", attend_padding=True` is SigLIP's: padding is read like any token, so every batch must be padded to
+    `length`.
     `length` bounds the number of tokens; shorter batches use the first rows of the position table.
 
     Source: Radford et al. 2021 (arXiv:2103.00020), initialisation as in the released code.
@@ -31,12 +33,19 @@ class Text(nn.Module):
     activation: str = "gelu"
     causal: bool = True
     pooling: str = "eos"
-    eos_id: int = 2
+    eos_id: int = 2  # negative: the largest id of a row, as in CLIP's first release
+    attend_padding: bool = False  # leave the mask unused
+    projection_bias: bool = False
     dropout: float = 0.0
     norm_eps: float = 1e-5
     dtype: str = "float32"
     scan: bool = False
     remat: bool = False
+
+    @property
+    def output_dim(self) -> int:
+        """Features of an embedding."""
+        return self.embed_dim or self.width
 
     @nn.compact
     def __call__(
@@ -59,6 +68,7 @@ class Text(nn.Module):
                 f"set config.data.transforms.text.options.length "
                 f"to {self.length} or raise the tower's options.length."
             )
+        mask = None if self.attend_padding else mask
         table = self.param("token_embedding", axes(nn.initializers.normal(0.02), "vocab", "embed"), (self.vocab_size, self.width))
         position = self.param("position_embedding", axes(nn.initializers.normal(0.01), "position", "embed"), (self.length, self.width))
         # A table split over its width would hand that split to the hidden states, and every device would compute all rows.
@@ -82,9 +92,12 @@ class Text(nn.Module):
         pool = pooling.make(self.pooling, "the text tower's options.pooling", **fields)
         init = nn.initializers.normal(self.width**-0.5)
         project = (
-            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
+            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=self.projection_bias, name="projection")
+            if self.embed_dim
+            else lambda v: v
         )
-        finish = lambda hidden: project(pool(norm(hidden), mask, ids == self.eos_id).astype(jnp.float32))
+        is_eos = ids == (jnp.max(ids, axis=1, keepdims=True) if self.eos_id < 0 else self.eos_id)
+        finish = lambda hidden: project(pool(norm(hidden), mask, is_eos).astype(jnp.float32))
         return outputs(x, layers, norm, finish, capture)
 
 

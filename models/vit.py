@@ -15,8 +15,10 @@ from models.transformer import Block, Hook, Stack
 class ViT(nn.Module):
     """Images to one vector.
 
-    `pooling` is `mean`, `attention` (a learned probe, the SigLIP head) or `cls` (a class token without a position, put first).
-    `posemb` is `learn` or `sincos2d`, added before the class token.
+    `pooling` is `mean`, `attention` (a learned probe, the SigLIP head) or `cls` (a class token, put first).
+    `posemb` is `learn` or `sincos2d`; the class token has no position, or with `class_position` the first row of the learned table.
+    `pre_norm=True, patch_bias=False, pooling="cls", class_position=True` is CLIP's vision tower; the defaults with
+    `pooling="attention", embed_dim=0` are SigLIP's.
 
     Source: Dosovitskiy et al. 2021 (arXiv:2010.11929); pooling and initialisation as in big_vision.
     """
@@ -32,6 +34,9 @@ class ViT(nn.Module):
     activation: str = "gelu_tanh"
     pooling: str = "mean"
     posemb: str = "learn"
+    class_position: bool = False
+    patch_bias: bool = True
+    pre_norm: bool = False  # a LayerNorm between embeddings and blocks
     dropout: float = 0.0
     norm_eps: float = 1e-6
     pixel_mean: tuple[float, ...] = (0.5,)
@@ -39,6 +44,11 @@ class ViT(nn.Module):
     dtype: str = "float32"
     scan: bool = False
     remat: bool = False
+
+    @property
+    def output_dim(self) -> int:
+        """Features of an embedding."""
+        return self.embed_dim or self.width
 
     @nn.compact
     def __call__(
@@ -64,10 +74,10 @@ class ViT(nn.Module):
             raise ConfigError(
                 f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the vit tower's options.patch_size."
             )
-        x = dropout(self._embed(image), self.dropout, keys, 0)
-        if self.pooling == "cls":
-            token = self.param("class_token", axes(nn.initializers.zeros, None, None, "embed"), (1, 1, self.width))
-            x = jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width)), x], axis=1)
+        x = self._embed(image)
+        if self.pre_norm:
+            x = layer_norm(self.norm_eps, self.dtype, "norm_embedding")(x)
+        x = dropout(x, self.dropout, keys, 0)
         block = Block(self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype, parent=None)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, after, layers = stack(x, None, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
@@ -81,25 +91,41 @@ class ViT(nn.Module):
         return outputs(x, layers, norm, lambda hidden: project(pool(norm(hidden), after).astype(jnp.float32)), capture)
 
     def _embed(self, image: Num[Array, "B H W C"]) -> Float[Array, "B p w"]:
-        """Linear patch embedding plus positions. A convolution whose stride is its kernel is one matrix product, and faster so on CPU."""
+        """Linear patch embedding, class token and positions.
+
+        A convolution whose stride is its kernel is one matrix product, and faster so on CPU.
+        """
         x = scale_pixels(image, self.pixel_mean, self.pixel_std, self.dtype)
         size, side = self.patch_size, self.image_size // self.patch_size
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
         kernel = self.param("patch_kernel", axes(init, None, None, "channels_in", "embed"), (size, size, self.channels, self.width))
-        bias = self.param("patch_bias", axes(nn.initializers.zeros, "embed"), (self.width,))
         patches = (
             x.reshape(-1, side, size, side, size, self.channels)
             .transpose(0, 1, 3, 2, 4, 5)
             .reshape(-1, side * side, size * size * self.channels)
         )
-        x = patches @ kernel.reshape(-1, self.width).astype(self.dtype)
-        # Added in float32: bfloat16 would lose small learned offsets.
-        return (x.astype(jnp.float32) + bias[None, None] + self._positions(side)).astype(self.dtype)
+        # Bias and positions are added in float32: bfloat16 would lose small learned offsets.
+        x = (patches @ kernel.reshape(-1, self.width).astype(self.dtype)).astype(jnp.float32)
+        if self.patch_bias:
+            x = x + self.param("patch_bias", axes(nn.initializers.zeros, "embed"), (self.width,))[None, None]
+        if self.class_position:
+            return (self._class_first(x) + self._positions(side)).astype(self.dtype)
+        x = x + self._positions(side)
+        return (self._class_first(x) if self.pooling == "cls" else x).astype(self.dtype)
+
+    def _class_first(self, x: Float[Array, "B p w"]) -> Float[Array, "B t w"]:
+        token = self.param("class_token", axes(nn.initializers.zeros, None, None, "embed"), (1, 1, self.width))
+        return jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width)), x], axis=1)
 
     def _positions(self, side: int) -> Float[Array, "1 p w"]:
+        if self.class_position and (self.pooling != "cls" or self.posemb != "learn"):
+            raise ConfigError(
+                "the vit tower's options.class_position needs a class token and a learned table; "
+                "set options.pooling to 'cls' and options.posemb to 'learn', or class_position to False."
+            )
         if self.posemb == "sincos2d":
             return jnp.asarray(sincos_2d(side, side, self.width))[None]
         if self.posemb != "learn":
             raise ConfigError(f"the vit tower's options.posemb is {self.posemb!r}; choices: learn, sincos2d.")
         init = nn.initializers.normal(self.width**-0.5)
-        return self.param("position_embedding", axes(init, None, "position", "embed"), (1, side * side, self.width))
+        return self.param("position_embedding", axes(init, None, "position", "embed"), (1, side * side + self.class_position, self.width))

@@ -62,7 +62,7 @@ class Encoder:
         parts = meshes.shards(self._mesh)
         batch = -(-batch // parts) * parts
         rows = [self._rows(view, values[start : start + batch], batch) for start in range(0, len(values), batch)]
-        return np.concatenate(rows) if rows else np.zeros((0, self._tower(view).embed_dim), np.float32)
+        return np.concatenate(rows) if rows else np.zeros((0, self._tower(view).output_dim), np.float32)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter."""

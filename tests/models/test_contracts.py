@@ -70,6 +70,7 @@ def test_init_is_finite_and_float32_and_rows_differ(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_embed_dim_0_returns_the_pooled_state(name):
     tower, (x, mask) = toys.tower(name, embed_dim=0), toys.inputs(name)
+    assert tower.output_dim == 16 and toys.tower(name).output_dim == 8
     shapes = jax.eval_shape(lambda: tower.init_with_output(jax.random.key(0), x, mask))
     assert shapes[0]["embedding"].shape == (ROWS, 16) and "projection" not in shapes[1]["params"]
 

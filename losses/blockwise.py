@@ -5,6 +5,7 @@ devices to `exchange`, and what the sums mean to the losses.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,12 +13,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from losses import exchange, tiles
+from losses import exchange, pallas_tiles, tiles
 from losses.positives import beyond, of_passages
 from losses.similarity import einsum, operand_dtype
 from losses.tiles import Plan, Saved, Scalars, Side
 
 METHODS = ("dense", *exchange.METHODS)
+KERNELS = ("xla", "pallas", "interpret")
 
 
 def sides(
@@ -45,7 +47,7 @@ def sides(
         log_weight = masked if log_weight is None else masked + log_weight
     q = Side(zq, jnp.arange(queries), ids, None if valid is None else masked[:queries], zq_teacher)
     p = Side(zp, columns, column_ids, log_weight, zp_teacher)
-    return q, pad_side(p, -(-passages // shards) * shards)
+    return q, tiles.pad_side(p, -(-passages // shards) * shards)
 
 
 def hard_side(zn: Float[Array, "B K d"], valid: Bool[Array, " B"] | None) -> Side:
@@ -98,12 +100,10 @@ def _only(side: Side, z: Array) -> Side:
 pair_sums.defvjp(_forward, _backward)
 
 
-def forward_tiles(
-    plan: Plan, axes: tuple[str, ...], scalars: Scalars, q: Side, p: Side
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def forward_tiles(plan: Plan, axes: tuple[str, ...], scalars: Scalars, q: Side, p: Side) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sums of one device's queries over some passages, and of those passages over the queries."""
-    q, p, size_q, size_p, sizes = _padded(plan, axes, q, p)
-    dtype = _sum_dtype(q.z)
+    q, p, size_q, size_p, sizes = _padded(plan, q, p)
+    dtype, (tile_sums, _) = _sum_dtype(q.z), _kernel(plan, q)
     rows, columns = (exchange.vary(axes, tiles.nothing(plan, side.z.shape[0], axis, dtype)) for side, axis in ((q, 1), (p, 0)))
 
     def column_block(j, carry):
@@ -113,11 +113,8 @@ def forward_tiles(
         def tile(i, carry):
             rows, column = carry
             part = _part(plan, q, i, size_q)
-            found = tiles.compute(plan, scalars, part, block)
-            new = tiles.merge(_take(rows, i, size_q), tiles.sums(plan, found, block.log_weight, 1))
-            if plan.symmetric:
-                column = tiles.merge(column, tiles.sums(plan, found, part.log_weight, 0))
-            return _put(rows, new, i, size_q), column
+            new_rows, new_column = tile_sums(plan, scalars, part, block)
+            return _put(rows, tiles.merge(_take(rows, i, size_q), new_rows), i, size_q), tiles.merge(column, new_column)
 
         rows, column = lax.fori_loop(0, q.z.shape[0] // size_q, tile, (rows, _take(columns, j, size_p)))
         return rows, _put(columns, column, j, size_p)
@@ -130,9 +127,9 @@ def backward_tiles(
     plan: Plan, axes: tuple[str, ...], scalars: Scalars, q: Side, p: Side, row: Saved, column: Saved | None
 ) -> tuple[Array, Array, Array, Array]:
     """Cotangents of one device's queries, of some passages, of the scale and of the bias."""
-    q, p, size_q, size_p, sizes = _padded(plan, axes, q, p)
-    row, column = (_pad(side, n) for side, n in ((row, q.z.shape[0]), (column, p.z.shape[0])))
-    shapes = q.z.shape, p.z.shape, q.z.shape[:1], q.z.shape[:1]
+    q, p, size_q, size_p, sizes = _padded(plan, q, p)
+    row, column = (tiles.pad_rows(side, n) for side, n in ((row, q.z.shape[0]), (column, p.z.shape[0])))
+    shapes, (_, tile_gradient) = (q.z.shape, p.z.shape, q.z.shape[:1], q.z.shape[:1]), _kernel(plan, q)
     start = exchange.vary(axes, tuple(jnp.zeros(shape, _sum_dtype(q.z)) for shape in shapes))
 
     def column_block(j, carry):
@@ -142,15 +139,12 @@ def backward_tiles(
         def tile(i, carry):
             by_q, by_block, by_scale, by_bias = carry
             part = _part(plan, q, i, size_q)
-            found = tiles.compute(plan, scalars, part, block)
-            by_tile = tiles.gradient(plan, found, block.log_weight, 1, _take(row, i, size_q))
-            if plan.symmetric:
-                by_tile += tiles.gradient(plan, found, part.log_weight, 0, block_saved)
+            by_tile, by_row = tile_gradient(plan, scalars, part, block, _take(row, i, size_q), block_saved)
             by_part = einsum("qp,pd->qd", by_tile, block.z, plan.matmul_dtype)
             # The logits are scale times cosine: their cotangents times the cosines, summed, without a pass over the tile.
             by_scale = _add(by_scale, (part.z * by_part).sum(1), i, size_q)
             if plan.kind == "sigmoid":
-                by_bias = _add(by_bias, by_tile.sum(1), i, size_q)
+                by_bias = _add(by_bias, by_row, i, size_q)
             # The scale goes in here and not into the finished sums, which XLA would then copy.
             by_q = _add(by_q, scalars.scale * by_part, i, size_q)
             return by_q, by_block + scalars.scale * einsum("qp,qd->pd", by_tile, part.z, plan.matmul_dtype), by_scale, by_bias
@@ -163,7 +157,13 @@ def backward_tiles(
     return by_q[: sizes[0]], by_p[: sizes[1]], by_scale.sum(), by_bias.sum()
 
 
-def _padded(plan: Plan, axes: tuple[str, ...], q: Side, p: Side):
+def _kernel(plan: Plan, q: Side) -> tuple[Callable, Callable]:
+    """What makes the sums and the gradient of a tile: XLA, or the Pallas kernel where it is asked for and covers the plan."""
+    module = tiles if plan.kernel == "xla" or not pallas_tiles.covers(plan, q.z.dtype) else pallas_tiles
+    return module.tile_sums, module.tile_gradient
+
+
+def _padded(plan: Plan, q: Side, p: Side):
     """Sides as whole tiles: rows of zeros that are no candidates fill the last one."""
     if plan.block_size < 1:
         raise ValueError(f"block_size is {plan.block_size}; set config.losses.<label>.options.block_size to 1 or more.")
@@ -171,23 +171,9 @@ def _padded(plan: Plan, axes: tuple[str, ...], q: Side, p: Side):
     for side, size in zip((q, p), sizes, strict=True):
         blocks = max(-(-size // plan.block_size), 1)
         tile_size = max(-(-size // blocks), 1)  # even tiles: a ragged last one costs blocks - 1 rows at most
-        padded.append(pad_side(side, blocks * tile_size, axes))
+        padded.append(tiles.pad_side(side, blocks * tile_size))
         tile_sizes.append(tile_size)
     return *padded, *tile_sizes, sizes
-
-
-def pad_side(side: Side, rows: int, axes: tuple[str, ...] = ()) -> Side:
-    """A side with rows added that are no candidates; inside `shard_map` over `axes`."""
-    missing = rows - side.z.shape[0]
-    if not missing:
-        return side
-    weight = exchange.vary(axes, jnp.zeros(side.z.shape[0], _sum_dtype(side.z))) if side.log_weight is None else side.log_weight
-    index, weight = (jnp.pad(x, (0, missing), constant_values=v) for x, v in ((side.index, -1), (weight, -jnp.inf)))
-    return _pad(side._replace(log_weight=None), rows)._replace(index=index, log_weight=weight)
-
-
-def _pad(tree, rows):
-    return jax.tree.map(lambda x: jnp.pad(x, ((0, rows - x.shape[0]), *[(0, 0)] * (x.ndim - 1))), tree)
 
 
 def _part(plan, side, i, size):

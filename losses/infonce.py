@@ -32,6 +32,7 @@ def infonce(
     method: str = "dense",
     block_size: int = 1024,
     matmul_dtype: str = "float32",
+    kernel: str = "xla",
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], dict]:
     """Each query picks its own passage out of every passage in the global batch.
 
@@ -62,6 +63,9 @@ def infonce(
             (benchmarks/results/loss_memory_infonce.json).
         block_size: queries and passages of a tile, at most.
         matmul_dtype: of the operands of similarity matmuls; sums are float32. float64 embeddings stay float64.
+        kernel: what computes a tile. "xla": the compiler, on any device. "pallas": a kernel for NVIDIA GPUs that keeps the logits
+            out of memory; XLA still computes what it does not cover: positives="teacher", negatives="own", float64 embeddings.
+            "interpret": that kernel by an interpreter, on any device, for tests; slow. The results are equal.
 
     Returns:
         Loss of each query in nats (0 for padding), the weight of each, and no metrics.
@@ -77,6 +81,7 @@ def infonce(
     pairs.check_option("positives", positives, POSITIVES)
     pairs.check_option("negatives", negatives, NEGATIVES)
     pairs.check_option("method", method, blockwise.METHODS)
+    pairs.check_option("kernel", kernel, blockwise.KERNELS)
     pairs.check_pairs(zq.shape[0], zp.shape[0])
     _check_teacher(positives, zq_teacher, zp_teacher)
     valid = pairs.present(weight, zq.shape[0])
@@ -84,7 +89,7 @@ def infonce(
     ids = () if positives == "teacher" else pairs.labels(id, alias)
     teachers = tuple(None if t is None else jax.lax.stop_gradient(t) for t in (zq_teacher, zp_teacher))
     teacher = (*teachers, jnp.asarray(teacher_scale, logit_scale.dtype))
-    plan = Plan("softmax", positives, symmetric, method, block_size, matmul_dtype)
+    plan = Plan("softmax", positives, symmetric, method, block_size, matmul_dtype, kernel)
     if method == "dense":
         zq, zp = pairs.blank(zq, weight), pairs.blank(zp, weight)  # tiles do this one by one, without a copy
     rows = _dense_rows if method == "dense" else _tiled_rows

@@ -26,6 +26,7 @@ def sigmoid(
     method: str = "dense",
     block_size: int = 1024,
     matmul_dtype: str = "float32",
+    kernel: str = "xla",
 ) -> tuple[Float[Array, " B"], Float[Array, " B"], dict]:
     """Each query says of every passage in the global batch whether it belongs to it.
 
@@ -42,6 +43,7 @@ def sigmoid(
         method: "dense", "ring" or "gather", as for `infonce`.
         block_size: queries and passages of a tile, at most.
         matmul_dtype: of the operands of similarity matmuls; sums are float32. float64 embeddings stay float64.
+        kernel: "xla", "pallas" or "interpret", as for `infonce`.
 
     Returns:
         Loss of each query in nats, summed (not averaged) over passages (0 for padding), the weight of each, and no metrics.
@@ -54,9 +56,10 @@ def sigmoid(
     """
     pairs.check_option("negatives", negatives, NEGATIVES)
     pairs.check_option("method", method, blockwise.METHODS)
+    pairs.check_option("kernel", kernel, blockwise.KERNELS)
     pairs.check_pairs(zq.shape[0], zp.shape[0])
     valid = pairs.present(weight, zq.shape[0])
-    plan = Plan("sigmoid", None, False, method, block_size, matmul_dtype)
+    plan = Plan("sigmoid", None, False, method, block_size, matmul_dtype, kernel)
     scalars, ids = Scalars(logit_scale, logit_bias, jnp.zeros_like(logit_scale)), pairs.labels(id, alias)
     zn = pairs.blank(zn, weight)
     if method == "dense":

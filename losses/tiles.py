@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float, Int
 from losses.positives import is_positive
 from losses.similarity import cosines
 
-
 OWN = ("own", "exclude")  # targets whose only positive is the pair itself
 
 
@@ -28,6 +27,7 @@ class Plan(NamedTuple):
         method: "ring" or "gather", how passages reach the queries of other devices.
         block_size: queries and passages of a tile, at most.
         matmul_dtype: of the operands of matmuls.
+        kernel: "xla", "pallas" or "interpret", what computes a tile.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class Plan(NamedTuple):
     method: str
     block_size: int
     matmul_dtype: str
+    kernel: str = "xla"
 
 
 class Scalars(NamedTuple):
@@ -90,9 +91,26 @@ class Saved(NamedTuple):
     by_target: Float[Array, " n"] | None
 
 
-def compute(plan: Plan, scalars: Scalars, q: Side, p: Side) -> Tile:
-    """The logits of a tile."""
-    logits = scalars.scale * cosines(q.z, p.z, plan.matmul_dtype)
+def tile_sums(plan: Plan, scalars: Scalars, q: Side, p: Side) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sums of a tile over its passages, and over its queries (empty unless `plan.symmetric`)."""
+    found = of_cosines(plan, scalars, cosines(q.z, p.z, plan.matmul_dtype), q, p)
+    return sums(plan, found, p.log_weight, 1), sums(plan, found, q.log_weight, 0) if plan.symmetric else {}
+
+
+def tile_gradient(
+    plan: Plan, scalars: Scalars, q: Side, p: Side, row: Saved, column: Saved | None
+) -> tuple[Float[Array, "r c"], Float[Array, " r"]]:
+    """Cotangent of a tile's logits, and its sum over the passages."""
+    found = of_cosines(plan, scalars, cosines(q.z, p.z, plan.matmul_dtype), q, p)
+    by_tile = gradient(plan, found, p.log_weight, 1, row)
+    if plan.symmetric:
+        by_tile += gradient(plan, found, q.log_weight, 0, column)
+    return by_tile, by_tile.sum(1)
+
+
+def of_cosines(plan: Plan, scalars: Scalars, found: Float[Array, "r c"], q: Side, p: Side) -> Tile:
+    """The tile of some queries and passages, whose cosines are found."""
+    logits = scalars.scale * found
     if plan.kind == "sigmoid":
         logits += scalars.bias
     own = same = teacher = None
@@ -142,6 +160,30 @@ def nothing(plan: Plan, rows: int, axis: int, dtype: jnp.dtype) -> dict[str, Any
 def merge(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """The sums of two sets of tiles together."""
     return jax.tree.map(_merge, a, b, is_leaf=lambda x: isinstance(x, Online))
+
+
+def merge_lines(lines: Any) -> Any:
+    """One sum, with the sums of several sets of tiles along its first axis, merged."""
+    if not isinstance(lines, Online):
+        return jax.tree.map(lambda x: x.sum(0), lines)
+    top = lines.top.max(0)
+    scaled = jnp.exp(lines.top - _finite(top)[None])
+    return Online(top, (lines.sum * scaled).sum(0), None if lines.total is None else (lines.total * scaled).sum(0))
+
+
+def pad_side(side: Side, rows: int) -> Side:
+    """A side with rows added that are no candidates."""
+    missing = rows - side.z.shape[0]
+    if not missing:
+        return side
+    weight = jnp.zeros(side.z.shape[0], jnp.promote_types(side.z.dtype, jnp.float32)) if side.log_weight is None else side.log_weight
+    index, weight = (jnp.pad(x, (0, missing), constant_values=v) for x, v in ((side.index, -1), (weight, -jnp.inf)))
+    return pad_rows(side._replace(log_weight=None), rows)._replace(index=index, log_weight=weight)
+
+
+def pad_rows(tree: Any, rows: int) -> Any:
+    """Arrays with rows of zeros added."""
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, rows - x.shape[0]), *[(0, 0)] * (x.ndim - 1))), tree)
 
 
 def results(plan: Plan, found: dict[str, Any]) -> tuple[Array, Array | None]:

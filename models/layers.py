@@ -37,16 +37,22 @@ def dense(features: int, names: tuple[str, str], *, init=None, use_bias: bool = 
     )
 
 
-def layer_norm(eps: float, dtype, name: str) -> nn.LayerNorm:
+def layer_norm(eps: float, dtype, name: str, use_bias: bool = True) -> nn.LayerNorm:
     """LayerNorm with the two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large."""
     return nn.LayerNorm(
         epsilon=eps,
+        use_bias=use_bias,
         dtype=dtype,
         use_fast_variance=False,
         scale_init=axes(nn.initializers.ones, "embed"),
         bias_init=axes(nn.initializers.zeros, "embed"),
         name=name,
     )
+
+
+def rms_norm(eps: float, dtype, name: str) -> nn.RMSNorm:
+    """x / sqrt(mean(x^2) + eps) * scale over the last axis, in float32 inside."""
+    return nn.RMSNorm(epsilon=eps, dtype=dtype, scale_init=axes(nn.initializers.ones, "embed"), name=name)
 
 
 def dropout(x: Float[Array, "B ..."], rate: float, keys: Key[Array, " B"] | None, site: int | Array) -> Float[Array, "B ..."]:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from core.config import choose
+from models.attention import attend, keep
 from models.layers import axes, dense, layer_norm
-from models.transformer import Mlp, attend, keep
+from models.transformer import Mlp
 
 
 class First(nn.Module):

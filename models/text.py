@@ -1,5 +1,7 @@
 """Text tower: token and position embeddings, pre-norm blocks, pooling, projection. CLIP's text transformer by its defaults."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -76,10 +78,10 @@ class Text(nn.Module):
         x = dropout(x, self.dropout, keys, 0)
         # CLIP's depth-aware widths: residual branches start small, so that the sum over layers keeps its scale.
         residual = self.width**-0.5 * (2 * self.layers) ** -0.5
-        block = Block(
-            self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout,
+        block = partial(
+            Block, self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout,
             (residual, (2 * self.width) ** -0.5, residual),
-            self.dtype, parent=None,
+            self.dtype,
         )  # fmt: skip
         # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")

@@ -1,74 +1,18 @@
-"""Pre-norm transformer blocks, their stack, and how a stack is scanned, rematerialised, hooked and captured."""
+"""Transformer blocks, their stack, and how a stack is scanned, rematerialised, hooked and captured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from core.config import ConfigError, choose
+from core.config import choose
+from models.attention import Attention
 from models.layers import ACTIVATIONS, axes, dense, dropout, layer_norm
 
 Hook = Callable  # hook(i, x, mask) -> (x, mask), after layer i; 0 is the embeddings; i may be traced
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
-
-    heads: int = 4
-    causal: bool = False
-    out_std: float | None = None
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None) -> Float[Array, "B T w"]:
-        width = x.shape[-1]
-        if width % self.heads:
-            raise ConfigError(
-                f"a width of {width} does not split into {self.heads} heads; change the tower's options.heads or options.width."
-            )
-        head_dim = width // self.heads
-        # One matrix product for the three projections; "heads" stays its own axis so that tensor sharding splits whole heads.
-        kernel = self.param(
-            "qkv_kernel",
-            axes(
-                nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=(2, 3), batch_axis=(1,)),
-                "embed",
-                None,
-                "heads",
-                "head_dim",
-            ),
-            (width, 3, self.heads, head_dim),
-        )
-        bias = self.param("qkv_bias", axes(nn.initializers.zeros, None, "heads", "head_dim"), (3, self.heads, head_dim))
-        kernel, bias, x = (a.astype(self.dtype) for a in (kernel, bias, x))
-        qkv = jnp.einsum("btw,wchd->cbhtd", x, kernel) + bias[:, None, :, None, :]  # [3, B, H, T, Dh]
-        attended = attend(qkv[0], qkv[1], qkv[2], keep(mask, x.shape[1], self.causal))
-        init = nn.initializers.xavier_uniform() if self.out_std is None else nn.initializers.normal(self.out_std)
-        merged = jnp.moveaxis(attended, 1, 2).reshape(x.shape[:2] + (width,))
-        return dense(width, ("heads", "embed"), init=init, dtype=self.dtype, name="out")(merged)
-
-
-def keep(mask: Bool[Array, "B T"] | None, length: int, causal: bool) -> Bool[Array, "#B 1 #T T"] | None:
-    """Which keys a query may look at: True = keep. None keeps all."""
-    kept = None if mask is None else mask[:, None, None, :]
-    if causal:
-        triangle = jnp.tril(jnp.ones((1, 1, length, length), bool))
-        kept = triangle if kept is None else triangle & kept
-    return kept
-
-
-def attend(
-    q: Float[Array, "B h q d"], k: Float[Array, "B h k d"], v: Float[Array, "B h k d"], kept: Bool[Array, "#B 1 #q k"] | None
-) -> Float[Array, "B h q d"]:
-    """Softmax attention; scores and softmax in float32 or wider. A query without a key gets the mean of all values: mask it after."""
-    wide = jnp.promote_types(q.dtype, jnp.float32)
-    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
-    if kept is not None:
-        # A large finite number: with -inf a row that keeps nothing would be NaN.
-        scores = jnp.where(kept, scores, jnp.asarray(-1e9, wide))
-    return jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
 
 
 class Mlp(nn.Module):
@@ -85,12 +29,40 @@ class Mlp(nn.Module):
         inits = [nn.initializers.xavier_uniform() if s is None else nn.initializers.normal(s) for s in (self.in_std, self.out_std)]
         width = x.shape[-1]
         activation = choose(ACTIVATIONS, self.activation, "the tower's options.activation")
-        x = dense(int(width * self.ratio), ("embed", "mlp"), init=inits[0], dtype=self.dtype, name="fc_in")(x)
+        # Rounded: a ratio that a checkpoint's hidden width gave may fall just short of it.
+        x = dense(round(width * self.ratio), ("embed", "mlp"), init=inits[0], dtype=self.dtype, name="fc_in")(x)
         return dense(width, ("mlp", "embed"), init=inits[1], dtype=self.dtype, name="fc_out")(activation(x))
 
 
+class GatedMlp(nn.Module):
+    """activation(x U) * (x G), then a linear layer; no biases. GeGLU or SwiGLU by the activation. Source: Shazeer 2020 (arXiv:2002.05202)."""
+
+    ratio: float = 4.0
+    activation: str = "silu"
+    in_std: float | None = None
+    out_std: float | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... w"]) -> Float[Array, "... w"]:
+        width = x.shape[-1]
+        hidden = round(width * self.ratio)
+        activation = choose(ACTIVATIONS, self.activation, "the tower's options.activation")
+        xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=2, batch_axis=(1,))
+        inits = [nn.initializers.normal(s) if s is not None else x for s, x in ((self.in_std, xavier), (self.out_std, None))]
+        # One matrix product for both halves; they have an axis of their own so that tensor sharding splits each of them.
+        kernel = self.param("gated_kernel", axes(inits[0], "embed", None, "mlp"), (width, 2, hidden)).astype(self.dtype)
+        both = jnp.einsum("...w,wcm->...cm", x.astype(self.dtype), kernel)
+        gated = activation(both[..., 0, :]) * both[..., 1, :]
+        return dense(width, ("mlp", "embed"), init=inits[1], use_bias=False, dtype=self.dtype, name="fc_out")(gated)
+
+
 class Block(nn.Module):
-    """x + Attention(LN(x)), then x + MLP(LN(x))."""
+    """x + Attention(LN(x)), then x + MLP(LN(x)).
+
+    Every block is called `(x, mask, keys, index, shared)`: `index` is its place in the stack, `shared` what every block
+    reads, as the tower made it (rotary angles, say).
+    """
 
     heads: int = 4
     mlp_ratio: float = 4.0
@@ -102,7 +74,7 @@ class Block(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, mask=None, keys=None, index: int | Array = 0):
+    def __call__(self, x, mask=None, keys=None, index: int | Array = 0, shared=None):
         attention_out, mlp_in, mlp_out = self.stds or (None, None, None)
         y = layer_norm(self.norm_eps, self.dtype, "norm_attention")(x)
         y = Attention(self.heads, self.causal, attention_out, self.dtype, name="attention")(y, mask)
@@ -115,13 +87,14 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """Blocks one after the other.
 
+    `block` makes every block, or is a sequence with one maker for each: `partial(Block, heads=8)`.
     The parameter tree always has one entry per block (`block_0`, ...): checkpoints, path patterns and interop see one form.
-    `scan` stacks those entries when it runs and compiles one block instead of `layers`; `remat` recomputes a block's
-    activations in the backward pass instead of keeping them.
+    `scan` stacks those entries when it runs and compiles one block, or one round of blocks that take turns, instead of `layers`;
+    `remat` recomputes a block's activations in the backward pass instead of keeping them.
     """
 
     layers: int
-    block: Block
+    block: Callable[..., nn.Module] | Sequence[Callable[..., nn.Module]]
     scan: bool = False
     remat: bool = False
 
@@ -131,39 +104,75 @@ class Stack(nn.Module):
         x: Float[Array, "B T w"],
         mask: Bool[Array, "B T"] | None = None,
         keys: Key[Array, " B"] | None = None,
+        shared=None,
         *,
         hook: Hook | None = None,
         keep_layers: bool = False,
     ) -> tuple[Float[Array, "B T w"], Bool[Array, "B T"] | None, Float[Array, "N B T w"] | None]:
-        """Last hidden states, the mask as hooks left it, and, if asked, the states after each of the N layers."""
+        """Last hidden states, the mask as hooks left it, and, if asked, the states after each of the N layers.
+
+        Args:
+            x: embeddings.
+            mask: tokens that may be looked at.
+            keys: one dropout key per example.
+            shared: handed to every block.
+            hook: runs after the embeddings and each layer.
+            keep_layers: return the states after each layer.
+        """
         if hook is not None:
             x, mask = hook(0, x, mask)
-        if self.scan and not self.is_initializing():
-            x, mask, layers = self._scanned(x, mask, keys, hook, keep_layers)
-            return x, mask, layers
+        makers = list(self.block) if isinstance(self.block, Sequence) else [self.block] * self.layers
+        unrolled, period = rounds(makers) if self.scan and not self.is_initializing() else (self.layers, 1)
         layers = []
-        block_class = nn.remat(Block) if self.remat else Block
-        for index in range(self.layers):
-            fields = {k: getattr(self.block, k) for k in Block.__dataclass_fields__ if k not in ("parent", "name")}
-            x = block_class(**fields, name=f"block_{index}")(x, mask, keys, index)
+        for index, maker in enumerate(makers[:unrolled]):
+            make = nn.remat(maker.func) if self.remat else maker.func
+            x = make(*maker.args, **maker.keywords, name=f"block_{index}")(x, mask, keys, index, shared)
             if hook is not None:
                 x, mask = hook(index + 1, x, mask)
             layers.append(x)
-        return x, mask, jnp.stack(layers) if keep_layers else None
+        layers = [jnp.stack(layers)] if layers and keep_layers else []
+        if unrolled < self.layers:
+            x, mask, more = self._scanned(makers[unrolled:][:period], unrolled, x, mask, keys, shared, hook, keep_layers)
+            layers += [more] if keep_layers else []
+        return x, mask, jnp.concatenate(layers) if keep_layers else None
 
-    def _scanned(self, x, mask, keys, hook, keep_layers):
-        params = self.variables["params"]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[f"block_{i}"] for i in range(self.layers)))
-        block = self.block.clone(parent=None)
+    def _scanned(self, makers, start: int, x, mask, keys, shared, hook, keep_layers: bool):
+        """Rounds of `makers` over the blocks from `start` on."""
+        params, period = self.variables["params"], len(makers)
+        places = range(start, self.layers, period)
+        stack = lambda turn: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[f"block_{i + turn}"] for i in places))
+        blocks = [maker(parent=None) for maker in makers]
 
-        def one(carry, layer):
+        def one(carry, given):
             x, mask = carry
-            index, layer_params = layer
-            x = block.apply({"params": layer_params}, x, mask, keys, index)
-            if hook is not None:
-                x, mask = hook(index + 1, x, mask)
-            return (x, mask), x if keep_layers else None
+            first, of_round = given
+            states = []
+            for turn, block in enumerate(blocks):
+                index = first + turn
+                apply = lambda p, x, mask, index, block=block: block.apply({"params": p}, x, mask, keys, index, shared)
+                apply = jax.checkpoint(apply, prevent_cse=False) if self.remat else apply  # a scan body cannot be merged with its copy
+                x = apply(of_round[turn], x, mask, index)
+                if hook is not None:
+                    x, mask = hook(index + 1, x, mask)
+                states.append(x)
+            return (x, mask), jnp.stack(states) if keep_layers else None
 
-        one = jax.checkpoint(one, prevent_cse=False) if self.remat else one  # a scan body cannot be merged with its copy
-        (x, mask), layers = jax.lax.scan(one, (x, mask), (jnp.arange(self.layers), stacked))
-        return x, mask, layers
+        (x, mask), layers = jax.lax.scan(one, (x, mask), (jnp.asarray(places), [stack(turn) for turn in range(period)]))
+        return x, mask, layers.reshape(-1, *x.shape) if keep_layers else None
+
+
+def rounds(makers: Sequence[partial]) -> tuple[int, int]:
+    """How many makers come before a pattern that repeats to the end, and its period; the fewest blocks to compile.
+
+    [a b b b] gives (1, 1); [a b b c b b c] gives (1, 3); without a repetition all come before.
+    """
+    same = lambda a, b: (a.func, a.args, a.keywords) == (b.func, b.args, b.keywords)
+    layers = len(makers)
+    repeats = lambda start, period: all(same(makers[i], makers[i - period]) for i in range(start + period, layers))
+    found = [
+        (start, period)
+        for start in range(layers)
+        for period in range(1, (layers - start) // 2 + 1)
+        if (layers - start) % period == 0 and repeats(start, period)
+    ]
+    return min(found, key=sum, default=(layers, 1))

@@ -1,5 +1,7 @@
 """Vision transformer: patches, position table, pre-norm blocks, pooling, projection."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Num
@@ -78,7 +80,7 @@ class ViT(nn.Module):
         if self.pre_norm:
             x = layer_norm(self.norm_eps, self.dtype, "norm_embedding")(x)
         x = dropout(x, self.dropout, keys, 0)
-        block = Block(self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype, parent=None)
+        block = partial(Block, self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, after, layers = stack(x, None, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
         norm = layer_norm(self.norm_eps, self.dtype, "norm")

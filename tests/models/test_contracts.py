@@ -45,7 +45,7 @@ def objective(tower, params, x, mask):
 
 
 def test_table_and_folder_agree():
-    helpers = {"__init__", "dual", "layers", "pooling", "position", "transformer"}
+    helpers = {"__init__", "adapters", "attention", "dual", "layers", "pooling", "position", "transformer"}
     files = {p.stem for p in pathlib.Path(models.__file__).parent.glob("*.py")}
     assert files - helpers == set(TOWERS) == set(toys.OPTIONS)
 

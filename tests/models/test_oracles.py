@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.attention import Attention
 from models.layers import ACTIVATIONS, layer_norm
 from models.position import sincos_2d
-from models.transformer import Attention, Mlp
+from models.transformer import Mlp
 from tests.models import toys
 from tests.oracles import towers
 

@@ -1,6 +1,7 @@
 """A stack of blocks: scanned or not, rematerialised or not, hooked and captured."""
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ LAYERS = 2
 
 
 def stack(**options):
-    return Stack(LAYERS, Block(heads=2, dropout=0.3, parent=None), **options)
+    return Stack(LAYERS, partial(Block, heads=2, dropout=0.3), **options)
 
 
 @functools.lru_cache

@@ -1,0 +1,169 @@
+"""Self-attention of the transformers: projections, masks, rotary positions, grouped queries, windows."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from core.config import ConfigError
+from models.layers import axes, dense, rms_norm
+
+Rope = tuple[Float[Array, "T half"], Float[Array, "T half"]]  # cosine and sine of the angle at each position
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Queries, keys and values come from one fused projection, or, with `kv_heads`, keys and values from one of their own:
+    each of their heads then serves `heads / kv_heads` queries.
+    `window` hides keys more than that many tokens away, on either side.
+    """
+
+    heads: int = 4
+    causal: bool = False
+    out_std: float | None = None
+    dtype: str = "float32"
+    in_std: float | None = None
+    kv_heads: int = 0
+    head_dim: int = 0  # 0: width / heads
+    qkv_bias: bool = True
+    out_bias: bool = True
+    qk_norm_eps: float | None = None  # RMS norm of each head's queries and keys
+    window: int = 0  # 0: none
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T w"],
+        mask: Bool[Array, "B T"] | None = None,
+        rope: Rope | None = None,
+        bias: Float[Array, "1 h T T"] | None = None,
+    ) -> Float[Array, "B T w"]:
+        width = x.shape[-1]
+        if not self.head_dim and width % self.heads:
+            raise ConfigError(
+                f"a width of {width} does not split into {self.heads} heads; change the tower's options.heads or options.width."
+            )
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise ConfigError(
+                f"{self.heads} heads do not share {self.kv_heads} key-value heads; change the tower's options.heads or options.kv_heads."
+            )
+        head_dim = self.head_dim or width // self.heads
+        q, k, v = self._grouped(x, head_dim) if self.kv_heads else self._fused(x, head_dim)
+        if self.qk_norm_eps is not None:
+            q, k = rms_norm(self.qk_norm_eps, self.dtype, "query_norm")(q), rms_norm(self.qk_norm_eps, self.dtype, "key_norm")(k)
+        if rope is not None:
+            q, k = rotate(q, rope), rotate(k, rope)
+        attended = self._attend(q, k, v, mask, bias)
+        init = nn.initializers.xavier_uniform() if self.out_std is None else nn.initializers.normal(self.out_std)
+        merged = jnp.moveaxis(attended, 1, 2).reshape(x.shape[:2] + (self.heads * head_dim,))
+        return dense(width, ("heads", "embed"), init=init, use_bias=self.out_bias, dtype=self.dtype, name="out")(merged)
+
+    def _fused(self, x, head_dim: int):
+        # One matrix product for the three projections; "heads" stays its own axis so that tensor sharding splits whole heads.
+        return self._project(x, "qkv", (3, self.heads, head_dim), (None, "heads", "head_dim"), "btw,wchd->cbhtd")
+
+    def _grouped(self, x, head_dim: int):
+        q = self._project(x, "q", (self.heads, head_dim), ("heads", "head_dim"), "btw,whd->bhtd")
+        k, v = self._project(x, "kv", (2, self.kv_heads, head_dim), (None, "heads", "head_dim"), "btw,wchd->cbhtd")
+        return q, k, v
+
+    def _project(self, x, name: str, shape: tuple[int, ...], names: tuple[str | None, ...], product: str):
+        batch, out = tuple(range(1, len(shape) - 1)), (len(shape) - 1, len(shape))
+        xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=0, out_axis=out, batch_axis=batch)
+        init = xavier if self.in_std is None else nn.initializers.normal(self.in_std)
+        kernel = self.param(f"{name}_kernel", axes(init, "embed", *names), (x.shape[-1], *shape)).astype(self.dtype)
+        projected = jnp.einsum(product, x.astype(self.dtype), kernel)
+        if not self.qkv_bias:
+            return projected
+        bias = self.param(f"{name}_bias", axes(nn.initializers.zeros, *names), shape).astype(self.dtype)
+        return projected + jnp.expand_dims(bias, (-4, -2))  # [..., 1, H, 1, Dh]: over rows and tokens
+
+    def _attend(self, q, k, v, mask, bias):
+        near = self.window and bias is None and q.shape[2] > BLOCKED_FROM * self.window
+        one = lambda q: (
+            attend_near(q, k, v, mask, self.window, self.causal)
+            if near
+            else attend(q, k, v, keep(mask, q.shape[2], self.causal, self.window), bias)
+        )
+        if not self.kv_heads:
+            return one(q)
+        # Query head h reads key-value head h // group.
+        grouped = q.reshape(q.shape[0], self.kv_heads, -1, *q.shape[2:])
+        return jax.vmap(one, in_axes=2, out_axes=2)(grouped).reshape(q.shape)
+
+
+# A block of `window` queries computes scores with three blocks of keys; from this many windows on that is faster than all keys.
+BLOCKED_FROM = 4
+
+
+def keep(mask: Bool[Array, "B T"] | None, length: int, causal: bool, window: int = 0) -> Bool[Array, "#B 1 #T T"] | None:
+    """Which keys a query may look at: True = keep. None keeps all."""
+    place = jnp.arange(length)
+    away = place[:, None] - place[None, :]
+    parts = [] if mask is None else [mask[:, None, None, :]]
+    parts += [(away >= 0)[None, None]] if causal else []
+    parts += [(abs(away) <= window)[None, None]] if 0 < window < length - 1 else []
+    return functools.reduce(jnp.logical_and, parts) if parts else None
+
+
+def attend(
+    q: Float[Array, "B h q d"],
+    k: Float[Array, "B h k d"],
+    v: Float[Array, "B h k d"],
+    kept: Bool[Array, "#B 1 #q k"] | None,
+    bias: Float[Array, "#B h q k"] | None = None,
+) -> Float[Array, "B h q d"]:
+    """Softmax attention; scores and softmax in float32 or wider. A query without a key gets the mean of all values: mask it after."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias.astype(wide)
+    if kept is not None:
+        # A large finite number: with -inf a row that keeps nothing would be NaN.
+        scores = jnp.where(kept, scores, jnp.asarray(-1e9, wide))
+    return jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+
+
+def attend_near(
+    q: Float[Array, "B h T d"],
+    k: Float[Array, "B h T d"],
+    v: Float[Array, "B h T d"],
+    mask: Bool[Array, "B T"] | None,
+    window: int,
+    causal: bool,
+) -> Float[Array, "B h T d"]:
+    """Softmax attention to keys at most `window` away: each block of queries sees its own block and the ones beside it.
+
+    Time and memory grow with T x window; a [T T] matrix never exists.
+    """
+    length, size = q.shape[2], window
+    blocks = -(-length // size)
+    after = 0 if causal else 1
+    fill = blocks * size - length
+    mask = jnp.ones((1, length), bool) if mask is None else mask
+    split = lambda a, axis: a.reshape(*a.shape[:axis], blocks, size, *a.shape[axis + 1 :])
+
+    def beside(a, axis: int):
+        """[..., blocks, keys of the block before, the block and, unless causal, the one after, ...]"""
+        widths = [(0, 0)] * a.ndim
+        widths[axis] = (size, fill + after * size)
+        a = jnp.pad(a, widths)
+        shifted = [split(jax.lax.slice_in_dim(a, i * size, (i + blocks) * size, axis=axis), axis) for i in range(2 + after)]
+        return jnp.concatenate(shifted, axis=axis + 1)
+
+    queries = split(jnp.pad(q, ((0, 0), (0, 0), (0, fill), (0, 0))), 2)
+    away = jnp.arange(size)[:, None] + size - jnp.arange((2 + after) * size)[None, :]
+    band = (abs(away) <= window) & (away >= 0 if causal else True)
+    kept = band[None, None] & beside(mask, 1)[:, :, None]  # [B blocks q k]
+    attended = jax.vmap(attend, in_axes=(2, 2, 2, 1), out_axes=2)(queries, beside(k, 2), beside(v, 2), kept[:, :, None])
+    return attended.reshape(*q.shape[:2], blocks * size, q.shape[3])[:, :, :length]
+
+
+def rotate(x: Float[Array, "B h T d"], rope: Rope) -> Float[Array, "B h T d"]:
+    """Turns each pair (i, i + d/2) of features by the angle of its position, in float32 or wider."""
+    cos, sin = (table[None, None] for table in rope)
+    first, second = jnp.split(x.astype(jnp.promote_types(x.dtype, jnp.float32)), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

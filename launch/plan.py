@@ -70,18 +70,16 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 def of_config(config, sizes: dict[str, int]):
     """The plan of a config; builds its sources and tokenizer in a folder that is deleted."""
-    import jax
-
     from core import mesh as meshes
     from training import plan as plans
     from training import run as runs
     from training.data import open_data
 
     mesh = plans.mesh_of(**sizes)
-    meshes.check_batch(config.data.global_batch, mesh)
+    meshes.check_batch(config.data.global_batch, mesh)  # before the sources are built
     with tempfile.TemporaryDirectory() as folder:
-        run = runs.prepare(config, open_data(config, pathlib.Path(folder)), meshes.make(devices=jax.devices()[:1]))
-    return plans.of_run(run, config, mesh)
+        run = runs.prepare(config, open_data(config, pathlib.Path(folder)), mesh)
+    return plans.of_run(run, config)
 
 
 def refusal(plan, device: str | None) -> str | None:
@@ -175,9 +173,7 @@ def _planned(model, spec, known, batch: int, chips: int):
     from training import plan as plans
 
     entry = Entry("main", partial(infonce, method="ring"), {}, frozenset(), 1.0)
-    return plans.make(
-        model, [entry], spec(batch), plans.mesh_of(chips), (), microbatches=max(1, batch // chips // ROWS), known=known
-    )
+    return plans.make(model, [entry], spec(batch), plans.mesh_of(chips), (), microbatches=max(1, batch // chips // ROWS), known=known)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The formulas stand in docs/scaling.md with the same symbols, and tests hold them
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,10 +16,11 @@ from jax.sharding import AbstractMesh, AxisType
 
 from core import mesh as meshes
 from core.config import options_of
-from core.paths import by_path, matches
+from core.paths import by_path, matches, tower_of
 from losses.entries import Entry, entries
+from models import adapters
 from models.dual import DualEncoder
-from training import cached_gradients, flops
+from training import flops
 from training import run as runs
 from training.data import example
 from training.step import example_keys
@@ -57,9 +59,9 @@ def _share(leaf) -> tuple[int, ...]:
     return leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
 
 
-def place(boxed, mesh, rules) -> dict[str, jax.ShapeDtypeStruct]:
+def place(boxed, mesh, rules, tower_rules=MappingProxyType({})) -> dict[str, jax.ShapeDtypeStruct]:
     """Abstract parameters by path, as they lie on a mesh."""
-    shapes, shardings = by_path(nn.unbox(boxed)), by_path(meshes.param_shardings(boxed, mesh, rules))
+    shapes, shardings = by_path(nn.unbox(boxed)), by_path(meshes.param_shardings(boxed, mesh, rules, tower_rules))
     return {path: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=shardings[path]) for path, s in shapes.items()}
 
 
@@ -175,7 +177,7 @@ def tensor_sent(model: DualEncoder, spec, rows: int, tensor: int) -> int:
 
 
 def make(
-    model: DualEncoder, found: list[Entry], spec: Mapping[str, jax.ShapeDtypeStruct], mesh, rules,
+    model: DualEncoder, found: list[Entry], spec: Mapping[str, jax.ShapeDtypeStruct], mesh, rules, tower_rules=MappingProxyType({}),
     *, freeze=(), optimizer_bytes: int | None = None, ema: bool = False, microbatches: int = 1, known=None,
 ) -> Plan:  # fmt: skip
     """The plan of a step.
@@ -186,6 +188,7 @@ def make(
         spec: shapes of a global batch.
         mesh: of any size, without devices.
         rules: as in `config.mesh.rules`.
+        tower_rules: as in `config.mesh.tower_rules`.
         freeze: path patterns of parameters without gradient.
         optimizer_bytes: of one device; None: two moments of each trainable parameter.
         ema: whether an average is kept.
@@ -193,7 +196,7 @@ def make(
         known: what `survey` found of this model, to plan several meshes or batches with one trace.
     """
     boxed, kept, flops_by_row = known or survey(model, spec)
-    params = place(boxed, mesh, rules)
+    params = place(boxed, mesh, rules, tower_rules)
     trainable = {path: leaf for path, leaf in params.items() if not matches(path, freeze)}
     batch, shards = next(iter(spec.values())).shape[0], meshes.shards(mesh)
     rows, d, grad = batch // shards, next(iter(model.towers.values())).output_dim, shard_bytes(trainable)
@@ -223,20 +226,13 @@ def make(
     return Plan(count(params), memory, 3 * flops_by_row * batch, of_losses, sent)
 
 
-def of_run(run: runs.Run, config, mesh) -> Plan:
-    """The plan of a prepared run's config on another mesh.
-
-    Raises:
-        ConfigError: the batch does not split over the mesh, or a device's rows into microbatches.
-    """
-    meshes.check_batch(config.data.global_batch, mesh)
-    microbatches = cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
+def of_run(run: runs.Run, config) -> Plan:
+    """The plan of a run, prepared on its mesh with devices or without."""
     spec = run.spec | {"stop": jax.ShapeDtypeStruct((config.data.global_batch,), jnp.uint8)}
-    known = survey(run.model, spec)
-    state = runs.abstract_state(run.init, known[0], mesh, config.mesh)
     return make(
-        run.model, entries(config.losses), spec, mesh, config.mesh.rules, freeze=tuple(config.optimizer.freeze),
-        optimizer_bytes=shard_bytes(state.opt_state), ema=config.optimizer.ema_decay is not None, microbatches=microbatches, known=known,
+        run.model, entries(config.losses), spec, run.mesh, config.mesh.rules, config.mesh.tower_rules, freeze=adapters.frozen(config),
+        optimizer_bytes=shard_bytes(run.abstract.opt_state), ema=config.optimizer.ema_decay is not None,
+        microbatches=config.train.microbatches or 1, known=(run.boxed, *survey(run.model, spec)[1:]),
     )  # fmt: skip
 
 
@@ -251,10 +247,10 @@ def survey(model: DualEncoder, spec) -> tuple[Any, Activations, int]:
 
 
 def count(params: Mapping[str, Any]) -> dict[str, int]:
-    """Parameters of each tower, and of the rest."""
+    """Parameters of each tower with its adapters, and of the rest."""
     found: dict[str, int] = {}
     for path, leaf in params.items():
-        name = path.split("/")[0].removeprefix("towers_") if path.startswith("towers_") else "scale and bias"
+        name = tower_of(path) or "scale and bias"
         found[name] = found.get(name, 0) + math.prod(leaf.shape)
     return found
 

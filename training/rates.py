@@ -1,6 +1,5 @@
 """How much of the learning rate each parameter gets: by patterns of its path, and by its depth in its tower."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 import optax

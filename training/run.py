@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from core import mesh as meshes
 from core import paths
 from core.config import ConfigError, check_section
 from losses.entries import entries
-from models import dual
+from models import adapters, dual
 from training import cached_gradients, optimizer
 from training.data import Data, example
 from training.state import TrainState
@@ -47,22 +46,52 @@ def total_steps(train, global_batch: int, records: int) -> int:
 class Run(NamedTuple):
     """Everything a run is made of, before anything compiles."""
 
-    mesh: jax.sharding.Mesh
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
     data: Data
     spec: dict[str, jax.ShapeDtypeStruct]  # of a global batch
     steps: int
     model: dual.DualEncoder
+    adapters: adapters.Adapters
     step: Any  # (state, batch, measure) -> (state, metrics), pure
     init: Any  # () -> the first state, pure
+    boxed: Any  # abstract parameters with their logical axes
     abstract: TrainState  # shapes and shardings
 
 
-def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
-    """Builds and checks all parts from a config, and traces them; compiles nothing.
+def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> Run:
+    """Builds and checks all parts from a config, and traces them; compiles nothing, so a mesh without devices will do for a plan.
 
     Raises:
         ConfigError: any mistake in the config, naming its key.
     """
+    _check(config, mesh)
+    steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
+    found = entries(config.losses)
+    model = dual.build(config.model, data.vocab_size)
+    spec = data.spec()
+    shared = dict(seed=config.seed, freeze=adapters.frozen(config))
+    average = config.optimizer.ema_decay
+    with _ambient(mesh):
+        with _as_config_error("the model"):
+            boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
+        adapted = adapters.make(config.model, boxed)
+        boxed |= adapted.boxed()
+        names = list(paths.by_path(boxed))
+        paths.check_patterns(config.optimizer.freeze, names, "config.optimizer.freeze")
+        tx, rate = optimizer.make(config.optimizer, steps, names), optimizer.schedule(config.optimizer, steps)
+        split = dict(microbatches=config.train.microbatches or 1, shards=meshes.shards(mesh))
+        update = make_step(model, adapted, found, tx, rate, ema_decay=average, **shared, **split)
+        init = partial(start, model, adapted, tx, example(spec), with_ema=average is not None, **shared)
+        abstract = abstract_state(init, boxed, mesh, config.mesh)
+        # A loss without its arrays, or an option it refuses, fails here, not after a compile.
+        stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
+        with _as_config_error("a step"):
+            jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
+    return Run(mesh, data, spec, steps, model, adapted, update, init, boxed, abstract)
+
+
+def _check(config, mesh) -> None:
+    """Refuses what can be seen without building anything."""
     check_section(config, SECTIONS, "config")
     for section, keys in SECTION_KEYS.items():
         check_section(config[section], keys, f"config.{section}")
@@ -76,37 +105,12 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh) -> Run:
         )
     if config.train.stall_seconds is not None and config.train.stall_seconds <= 0:
         raise ConfigError(f"config.train.stall_seconds is {config.train.stall_seconds}; set it to seconds above 0 (900.0), or to None.")
-    microbatches = cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
-    steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
-    found = entries(config.losses)
-    model = dual.build(config.model, data.vocab_size)
-    spec = data.spec()
-    freeze, ema_decay = tuple(config.optimizer.freeze), config.optimizer.ema_decay
-    with jax.set_mesh(mesh):
-        with _as_config_error("the model"):
-            boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
-        names = list(paths.by_path(nn.unbox(boxed)))
-        paths.check_patterns(freeze, names, "config.optimizer.freeze")
-        tx = optimizer.make(config.optimizer, steps, names)
-        rate = optimizer.schedule(config.optimizer, steps)
-        update = make_step(
-            model,
-            found,
-            tx,
-            rate,
-            seed=config.seed,
-            freeze=freeze,
-            ema_decay=ema_decay,
-            microbatches=microbatches,
-            shards=meshes.shards(mesh),
-        )
-        init = partial(start, model, tx, example(spec), seed=config.seed, freeze=freeze, with_ema=ema_decay is not None)
-        abstract = abstract_state(init, boxed, mesh, config.mesh)
-        # A loss without its arrays, or an option it refuses, fails here, not after a compile.
-        stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
-        with _as_config_error("a step"):
-            jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
-    return Run(mesh, data, spec, steps, model, update, init, abstract)
+    cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
+
+
+def _ambient(mesh):
+    """The mesh of a trace, which needs no devices."""
+    return jax.set_mesh(mesh) if isinstance(mesh, jax.sharding.Mesh) else jax.sharding.use_abstract_mesh(mesh)
 
 
 @contextlib.contextmanager

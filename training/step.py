@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from core.paths import by_path, from_paths, matches
 from losses.entries import Entry, mean_loss
+from models.adapters import Adapters
 from models.dual import LOG_SCALE_MAX, DualEncoder
 from training import cached_gradients, health
 from training.state import TrainState
@@ -25,6 +26,7 @@ def example_keys(seed: int, step: Array, views, rows: int) -> dict[str, Array]:
 
 def make_step(
     model: DualEncoder,
+    adapters: Adapters,
     found: list[Entry],
     tx: optax.GradientTransformation,
     learning_rate: Callable,
@@ -39,6 +41,7 @@ def make_step(
 
     Args:
         model: the dual encoder.
+        adapters: those of its matrices; the model sees them merged.
         found: bound losses.
         tx: works on the flat dict of trainable parameters.
         learning_rate: by step, for the log.
@@ -62,7 +65,8 @@ def make_step(
         keys = example_keys(seed, state.step, model.views, rows)
 
         def loss_of(trainable):
-            arrays = cached_gradients.apply(model, from_paths(trainable | frozen), batch, keys, microbatches, shards)
+            params = adapters.merge(from_paths(trainable | frozen))
+            arrays = cached_gradients.apply(model, params, batch, keys, microbatches, shards)
             arrays |= {name: a for name, a in batch.items() if name not in model.views}
             total, parts = mean_loss(found, arrays)
             parts = {f"train/{name}": value for name, value in parts.items()}
@@ -93,9 +97,10 @@ def make_step(
 
 
 def start(
-    model: DualEncoder, tx: optax.GradientTransformation, example: Mapping[str, Any], *, seed: int, freeze=(), with_ema: bool
-) -> TrainState:
+    model: DualEncoder, adapters: Adapters, tx: optax.GradientTransformation, example: Mapping[str, Any], *,
+    seed: int, freeze=(), with_ema: bool,
+) -> TrainState:  # fmt: skip
     """The state before the first step; pure, so that it can be traced for its shapes."""
-    params = nn.unbox(model.init(jax.random.key(seed), dict(example))["params"])
+    params = nn.unbox(model.init(jax.random.key(seed), dict(example))["params"]) | adapters.init(seed)
     flat = {path: leaf for path, leaf in by_path(params).items() if not matches(path, freeze)}
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(flat), jax.tree.map(jnp.copy, flat) if with_ema else {})

@@ -142,7 +142,7 @@ def test_arguments_take_what_the_plan_says_and_the_rest_no_more(compiled):
     found = program.memory_analysis()
     config = tiny.config(losses__main__options=dict(positives="mean", method="ring"))
     config.data.global_batch = BATCH
-    plan = plans.of_run(run, config, plans.mesh_of(DEVICES))
+    plan = plans.of_run(run, config)
     stored = sum(plan.memory[kind] for kind in ("parameters", "optimizer", "averages", "batch"))
     beside = 4 + 1  # the step's number, and whether to measure
     unread = math.prod(run.spec["text_mask"].shape) // DEVICES  # a causal tower has no use for its mask, so jit drops it

@@ -16,10 +16,10 @@ from typing import Any
 
 from core.config import ConfigError
 from core.workdir import read_json
-from interop import mapping, tensors
+from interop import hf_clip, hf_siglip, hf_siglip2, mapping, tensors
 from interop.imported import Imported, assemble
 
-MODULES = ()
+MODULES = (hf_clip, hf_siglip, hf_siglip2)
 FAMILIES = {name: module for module in MODULES for name in module.MODEL_TYPES}
 
 

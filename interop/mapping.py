@@ -145,7 +145,8 @@ def read(
         wrong += [f"{n} is {list(found)} where {list(e)} is needed{f' ({r.key})' if r.key else ''}" for n, found, e in bad]
         if not bad:
             made = r.transform.read([np.asarray(a, np.float32) for a in theirs], wanted)
-            result |= {path: np.ascontiguousarray(a, np.float32) for path, a in zip(r.ours, made, strict=True)}
+            # np.array copies: a 0-d array stays one, and no parameter keeps the whole file in memory.
+            result |= {path: np.array(a, np.float32, order="C") for path, a in zip(r.ours, made, strict=True)}
     if wrong:
         raise ConfigError(f"{source} does not fit its config: {_some(wrong)}.")
     return result, used
@@ -170,7 +171,6 @@ def write(rules: Sequence[Rule], params: Mapping[str, np.ndarray], source: str) 
     result = {}
     for r in rules:
         made = r.transform.write([np.asarray(params[path], np.float32) for path in r.ours])
-        # np.array copies: a 0-d array stays one, and no tensor shares memory with another.
         result |= {name: np.array(a, np.float32, order="C") for name, a in zip(r.theirs, made, strict=True)}
     return result
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from input_pipeline import batching, tokenize
+from training.widths import SameWidths
 
 HOST_ONLY = ("record", "source", "bad")  # arrays of a batch that no device needs
 
@@ -31,10 +32,12 @@ class Data(NamedTuple):
         return batching.records_per_epoch(self.config, self.sources)
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shape and kind of what a global batch brings to the devices; reads one row."""
+        """Shape and kind of what a global batch brings to the devices, texts at their greatest length; reads one row."""
         one = self.config.copy_and_resolve_references()
         with one.unlocked():
             one.global_batch, one.workers = 1, 0
+            for view in self._bucketed():
+                one.transforms[view].options.buckets = ()
         with batching.batches(one, self.sources, self.tokenizer, seed=self.seed) as rows:
             row = next(rows)
         return {
@@ -42,12 +45,28 @@ class Data(NamedTuple):
             for name, array in row.items() if name not in HOST_ONLY
         }  # fmt: skip
 
-    def iterate(self, start: int, on_bad: Callable[[dict], None] | None = None) -> batching.Batches:
-        """This process's rows of every global batch from number `start` on."""
-        return batching.batches(
+    def iterate(
+        self, start: int, on_bad: Callable[[dict], None] | None = None, mesh: jax.sharding.Mesh | None = None
+    ) -> batching.Batches | SameWidths:
+        """This process's rows of every global batch from number `start` on.
+
+        Args:
+            start: batches already delivered.
+            on_bad: told of each record that was passed over.
+            mesh: of the run; several processes need it to agree on the width of texts in buckets.
+        """
+        batches = batching.batches(
             self.config, self.sources, self.tokenizer, seed=self.seed, start=start, on_bad=on_bad,
             process_index=jax.process_index(), process_count=jax.process_count(),
         )  # fmt: skip
+        views = self._bucketed()
+        if jax.process_count() == 1 or not views:
+            return batches
+        return SameWidths(batches, {view: self.tokenizer.pad_id for view in views}, mesh)
+
+    def _bucketed(self) -> list[str]:
+        """Views whose texts come in several widths."""
+        return [view for view, entry in self.config.transforms.items() if "buckets" in entry.options and entry.options.buckets]
 
 
 def open_data(config, workdir: pathlib.Path) -> Data:

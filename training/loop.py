@@ -1,5 +1,6 @@
 """The training loop: data in, steps, log, checkpoints; stops cleanly on a signal or a bad loss, and resumes exactly."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -15,12 +16,16 @@ import numpy as np
 
 from core import mesh as meshes
 from core.checkpoint import Checkpoints, committed_steps, read_facts, restore
+from core.config import ConfigError
 from core.logbook import Logbook
+from core.paths import by_path, from_paths
+from core.processes import meet
 from core.watchdog import Watchdog
 from core.workdir import write_json
 from training import health
 from training.clock import Clock, Profile
 from training.data import HOST_ONLY
+from training.programs import WAIT_SECONDS, Programs
 from training.run import Run
 from training.state import TrainState
 
@@ -80,6 +85,7 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
     """
     alone = jax.process_count() == 1
     with jax.set_mesh(run.mesh), Signals() as signals, Watchdog(config.train.stall_seconds, ends=not alone) as watchdog:
+        meet("training begins", WAIT_SECONDS)
         checkpoints = Checkpoints(
             workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every_steps=config.checkpoint.keep_every_steps
         )
@@ -91,7 +97,7 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
             active=jax.process_index() == 0,
             tensorboard=config.log.tensorboard,
         )
-        batches = run.data.iterate(position, partial(_note_bad, workdir))
+        batches = run.data.iterate(position, partial(_note_bad, workdir), run.mesh)
         agreed = alone
         try:
             outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals, watchdog)
@@ -118,8 +124,7 @@ def resume(run: Run, workdir: pathlib.Path) -> tuple[TrainState, int]:
     folder = workdir / "checkpoints"
     steps = committed_steps(folder)
     if not steps:
-        shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
-        return jax.jit(run.init, out_shardings=shardings)(), 0
+        return fresh(run), 0
     last = steps[-1]
     items = {name: restore(folder, last, name, like) if jax.tree.leaves(like) else like for name, like in run.abstract.items().items()}
     log.info("resuming %s from step %d", workdir, last)
@@ -127,12 +132,28 @@ def resume(run: Run, workdir: pathlib.Path) -> tuple[TrainState, int]:
     return TrainState(number, items["params"], items["opt"], items["ema"]), read_facts(folder, last, "data")["position"]
 
 
+def fresh(run: Run) -> TrainState:
+    """The first state: drawn from the seed, but for parameters that come from other checkpoints; averages start equal.
+
+    Raises:
+        ConfigError: another checkpoint brings a parameter that the model lacks, or of another shape.
+    """
+    state = jax.jit(run.init, out_shardings=jax.tree.map(lambda s: s.sharding, run.abstract))()
+    params, like = by_path(state.params), by_path(run.abstract.params)
+    for path, array in run.initial().items():
+        if path not in like or like[path].shape != array.shape:
+            found = like[path].shape if path in like else "absent"
+            raise ConfigError(f"config.model.towers.*.init brings {path} of {array.shape}, which in this model is {found}.")
+        params[path] = jax.make_array_from_callback(array.shape, like[path].sharding, array.astype(like[path].dtype).__getitem__)
+    averages = {path: jnp.copy(params[path]) for path in state.ema}  # a copy: the next step donates both
+    return dataclasses.replace(state, params=from_paths(params), ema=averages)
+
+
 def _loop(
     run: Run, config, workdir, current, batches, checkpoints: Checkpoints, book: Logbook, signals: Signals, watchdog: Watchdog
 ) -> Outcome:
     every, save_every, global_batch = config.log.every_steps, config.checkpoint.every_steps, config.data.global_batch
-    shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
-    update = jax.jit(run.step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(run.mesh)))
+    update = Programs(run)
     all_finite = jax.jit(lambda tree: jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])))
     done, pending, stop = int(current.step), None, False
     clock = Clock(run, global_batch, done)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import interop
 from core import mesh as meshes
 from core import paths
 from core.config import ConfigError, check_section
@@ -54,6 +55,7 @@ class Run(NamedTuple):
     adapters: adapters.Adapters
     step: Any  # (state, batch, measure) -> (state, metrics), pure
     init: Any  # () -> the first state, pure
+    initial: Any  # () -> parameters by path that other checkpoints bring, read from their files
     boxed: Any  # abstract parameters with their logical axes
     abstract: TrainState  # shapes and shardings
 
@@ -87,7 +89,8 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
         with _as_config_error("a step"):
             jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
-    return Run(mesh, data, spec, steps, model, adapted, update, init, boxed, abstract)
+    initial = partial(interop.initial, config) if any("init" in tower for tower in config.model.towers.values()) else dict
+    return Run(mesh, data, spec, steps, model, adapted, update, init, initial, boxed, abstract)
 
 
 def _check(config, mesh) -> None:

@@ -13,6 +13,7 @@ from core import mesh as meshes
 from core.paths import by_path, matches
 from tests import tiny
 from training import plan as plans
+from training import programs
 
 BATCH, D, DEVICES = 24, 16, 8  # 24: no parameter has an axis of this size
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
@@ -56,15 +57,13 @@ def collectives(text: str) -> list[Collective]:
 
 
 def compile_step(made, tmp_path, **mesh):
-    """A prepared run and its compiled step, as `training/loop.py` jits it."""
+    """A prepared run and its compiled step."""
     made.data.global_batch = BATCH
     run = tiny.prepare(made, tmp_path, devices=jax.devices(), **mesh)
     with jax.set_mesh(run.mesh):
-        shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
-        update = jax.jit(run.step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(run.mesh)))
         spec = run.spec | {"stop": jax.ShapeDtypeStruct((BATCH,), np.uint8)}
         batch = {name: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=meshes.batch_sharding(run.mesh)) for name, s in spec.items()}
-        return run, update.lower(run.abstract, batch, jax.ShapeDtypeStruct((), bool)).compile()
+        return run, programs.compile_step(run, run.abstract, batch, jax.ShapeDtypeStruct((), bool))
 
 
 @pytest.fixture(scope="module")

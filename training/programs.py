@@ -1,0 +1,38 @@
+"""The compiled step: a program for each shape of batch, first called when every process has it."""
+
+import logging
+from collections.abc import Mapping
+
+import jax
+from jax.stages import Compiled
+
+from core import mesh as meshes
+from core.processes import meet
+from training.run import Run
+from training.state import TrainState
+
+WAIT_SECONDS = 3600.0  # for the slowest process; a watchdog ends the run earlier where one is set
+
+log = logging.getLogger(__name__)
+
+
+def compile_step(run: Run, state: TrainState, batch: Mapping, measure) -> Compiled:
+    """The program of a step for arguments of these shapes, concrete or abstract; the state is donated, and stays where it lies."""
+    shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
+    update = jax.jit(run.step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(run.mesh)))
+    return update.lower(state, batch, measure).compile()
+
+
+class Programs:
+    """`(state, batch, measure) -> (state, metrics)`; compiles where a batch has a new shape (texts padded to another length)."""
+
+    def __init__(self, run: Run):
+        self._run, self._compiled = run, {}
+
+    def __call__(self, state: TrainState, batch: Mapping[str, jax.Array], measure):
+        shapes = tuple((name, array.shape) for name, array in batch.items())
+        if shapes not in self._compiled:
+            self._compiled[shapes] = compile_step(self._run, state, batch, measure)
+            log.info("compiled the step for %s", ", ".join(f"{name}{list(shape)}" for name, shape in shapes))
+            meet(f"step compiled {len(self._compiled)}", WAIT_SECONDS)
+        return self._compiled[shapes](state, batch, measure)

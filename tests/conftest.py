@@ -4,6 +4,9 @@ import os
 import pathlib
 import tempfile
 
+# Most of the suite's time is compilation; without LLVM's optimisation it needs two thirds of the CPU, and the same programs are tested.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
 from jaxtyping import install_import_hook

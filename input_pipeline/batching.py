@@ -16,13 +16,16 @@ import grain
 import numpy as np
 from absl import flags
 
-from core.config import ConfigError, bind, check_section, choose
+from core.config import ConfigError, bind, check_section, choose, plain
 from input_pipeline import SOURCES, order
+from input_pipeline.prompts import Prompted
 from input_pipeline.read_batch import ReadBatch
 from input_pipeline.tokenize import TOKENIZERS, Tokenizer
 from input_pipeline.transforms import bind_transforms
 
-KEYS = ("global_batch", "shuffle", "threads", "workers", "max_bad_fraction", "sources", "tokenizer", "transforms")
+KEYS = (
+    "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "sources", "tokenizer", "transforms",
+)  # fmt: skip
 MIN_ROWS = 1000  # bad records are judged against at least this many rows: a share of fewer says little
 LAST_BATCH = 2**40
 
@@ -39,7 +42,7 @@ def make_sources(data: Mapping) -> dict[str, Any]:
     made = {}
     for label, entry in data.sources.items():
         key = f"config.data.sources.{label}"
-        check_section(entry, ("name", "weight", "options"), key)
+        check_section(entry, ("name", "weight", "options", "prompts"), key, optional=("prompts",))
         if not entry.weight > 0:
             raise ConfigError(f"{key}.weight is {entry.weight}; set it above 0, or leave the source out.")
         made[label] = make_source(entry, key)
@@ -50,7 +53,7 @@ def make_source(entry: Mapping, key: str) -> Any:
     """The source that `entry.name` and `entry.options` describe.
 
     Args:
-        entry: a config section.
+        entry: a config section; `entry.prompts`, if there, is what its texts begin with, by view.
         key: its path, for example `config.evals.unseen.data`.
 
     Raises:
@@ -58,7 +61,8 @@ def make_source(entry: Mapping, key: str) -> Any:
     """
     make = bind(choose(SOURCES, entry.name, f"{key}.name"), entry.options, f"{key}.options")
     try:
-        return make()
+        source = make()
+        return Prompted(source, plain(entry.prompts)) if "prompts" in entry else source
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error
 
@@ -109,6 +113,11 @@ def batches(
         raise ConfigError(
             f"config.data.global_batch is {data.global_batch}, which does not split over {process_count} processes; set it to {near}."
         )
+    if data.homogeneous < 1 or data.global_batch % data.homogeneous:
+        raise ConfigError(
+            f"config.data.homogeneous is {data.homogeneous}, and runs of one source must fill a global batch of {data.global_batch}; "
+            f"set it to 1 (mix row by row), {data.global_batch} (a batch is of one source) or another divisor."
+        )
     rows = data.global_batch // process_count
     read = ReadBatch(
         keys=_keys(data, sources, seed), sources=dict(sources), transforms=bind_transforms(data.transforms), tokenizer=tokenizer,
@@ -117,9 +126,11 @@ def batches(
     return Batches(read, data, start, on_bad)
 
 
-def _keys(data: Mapping, sources: Mapping[str, Any], seed: int) -> grain.MapDataset:
-    weights = {label: data.sources[label].weight for label in sources}
-    return order.keys({label: len(source) for label, source in sources.items()}, weights, seed=seed, shuffle=data.shuffle)
+def _keys(data: Mapping, sources: Mapping[str, Any], seed: int) -> order.Keys:
+    # Tempered mixtures: 0 keeps the weights, 1 draws every record equally often, 0.5 lies between (a temperature of 2).
+    weights = {label: data.sources[label].weight * len(source) ** data.size_power for label, source in sources.items()}
+    sizes = {label: len(source) for label, source in sources.items()}
+    return order.keys(sizes, weights, seed=seed, shuffle=data.shuffle, run=data.homogeneous)
 
 
 class Batches:

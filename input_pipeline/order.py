@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
+
+LAST_RUN = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Key:
     epoch: int
 
 
-def keys(sizes: Mapping[str, int], weights: Mapping[str, float], *, seed: int, shuffle: bool) -> grain.MapDataset:
+def keys(sizes: Mapping[str, int], weights: Mapping[str, float], *, seed: int, shuffle: bool, run: int = 1) -> "Keys":
     """The `Key` of every row of a run, without end; its length is one epoch.
 
     Each source has its own order, new in every epoch, in which each record comes once. Sources alternate in proportion to their weights.
@@ -28,6 +30,7 @@ def keys(sizes: Mapping[str, int], weights: Mapping[str, float], *, seed: int, s
         weights: share of the rows, up to a common factor.
         seed: of the run.
         shuffle: else records come as the source numbers them.
+        run: rows in a row from one source, in runs aligned to multiples of it.
     """
     orders = []
     for number, (label, size) in enumerate(sizes.items()):
@@ -35,7 +38,37 @@ def keys(sizes: Mapping[str, int], weights: Mapping[str, float], *, seed: int, s
         if shuffle:
             order = order.shuffle(seed=stream(seed, f"shuffle {label}"))
         orders.append(order.map_with_index(functools.partial(_key, number, size)))
-    return orders[0] if len(orders) == 1 else grain.MapDataset.mix(orders, [float(weights[label]) for label in sizes])
+    if len(orders) == 1:
+        return orders[0]
+    shares = [float(weights[label]) for label in sizes]
+    return grain.MapDataset.mix(orders, shares) if run == 1 else Runs(orders, shares, run)
+
+
+class Runs:
+    """A mixture in aligned runs of `run` rows from one source; index and length as in a mixture row by row.
+
+    Runs alternate as rows would, so a source is left and taken up again where it was: its epochs are whole, whatever `run` is.
+    """
+
+    def __init__(self, orders: Sequence[grain.MapDataset], shares: Sequence[float], run: int):
+        self._orders, self._run = orders, run
+        self._rows = len(grain.MapDataset.mix(orders, shares))
+        numbered = [grain.MapDataset.range(LAST_RUN).map(functools.partial(_numbered, source)) for source in range(len(orders))]
+        self._runs = grain.MapDataset.mix(numbered, shares)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, row: int) -> Key:
+        source, earlier = self._runs[row // self._run]
+        return self._orders[source][earlier * self._run + row % self._run]
+
+
+Keys = grain.MapDataset | Runs
+
+
+def _numbered(source: int, earlier: int) -> tuple[int, int]:
+    return source, earlier
 
 
 def _key(source: int, size: int, index: int, record: int) -> Key:

@@ -7,14 +7,31 @@ import pytest
 
 import input_pipeline
 from input_pipeline import SOURCES
+from tests.input_pipeline.toys import write_pairs
 
 OPTIONS = {"digits": [dict(split="train"), dict(split="test", size=12)], "glyphs": [dict(split="unseen"), dict(split="faces", size=16)]}
+TEXTS = {"docstrings": [dict(split="test")], "pairs": [dict(), dict(negatives=("wrong",), k=3, id="positive")]}
 
 
-@pytest.fixture(scope="module", params=[(name, i) for name in sorted(SOURCES) for i in range(len(OPTIONS.get(name, [{}])))], ids=str)
+def cases(options):
+    return dict(scope="module", params=[(name, i) for name in sorted(options) for i in range(len(options[name]))], ids=str)
+
+
+@pytest.fixture(**cases(OPTIONS))
 def source(request):
     name, i = request.param
-    return SOURCES[name](**OPTIONS.get(name, [{}])[i])
+    return SOURCES[name](**OPTIONS[name][i])
+
+
+@pytest.fixture(**cases(TEXTS))
+def texts_source(request, tmp_path_factory):
+    name, i = request.param
+    files = dict(files=(write_pairs(tmp_path_factory.mktemp("pairs")),)) if name == "pairs" else {}
+    return SOURCES[name](**files, **TEXTS[name][i])
+
+
+def test_every_source_is_tested():
+    assert set(OPTIONS) | set(TEXTS) == set(SOURCES)
 
 
 def test_the_table_lists_every_file():
@@ -70,3 +87,29 @@ def test_digits_are_split_in_two():
     images = {train[i]["image"].tobytes() for i in range(len(train))}
     assert sum(test[i]["image"].tobytes() in images for i in range(len(test))) <= 3
     assert set(train.classification().labels.tolist()) == set(test.classification().labels.tolist()) == set(range(10))
+
+
+def test_records_of_texts_have_the_agreed_fields(texts_source):
+    first = texts_source[0]
+    for i in range(0, len(texts_source), max(len(texts_source) // 50, 1)):
+        record = texts_source[i]
+        assert record.keys() == first.keys() and len(record.get("negatives", ())) == len(first.get("negatives", ()))
+        assert all(type(text) is str and text.strip() for text in (record["query"], record["passage"], *record.get("negatives", ())))
+        for name in set(record) - {"query", "passage", "negatives"}:
+            assert type(record[name]) is int and 0 <= record[name] < texts_source.counts[name]
+
+
+def test_all_texts_of_the_records_are_listed_in_a_fixed_order(texts_source):
+    texts = list(texts_source.texts())
+    records = [texts_source[i] for i in range(len(texts_source))]
+    assert texts == list(texts_source.texts())
+    assert set(texts) >= {text for record in records for text in (record["query"], record["passage"])}
+
+
+def test_the_ranking_task_has_every_record(texts_source):
+    task = texts_source.ranking()
+    assert len(set(task.queries)) == len(task.queries) and len(set(task.corpus)) == len(task.corpus)
+    relevant = list(map(tuple, task.relevant.tolist()))
+    assert relevant == sorted(set(relevant)) and {query for query, _ in relevant} == set(range(len(task.queries)))
+    pairs = {(task.queries[q], task.corpus[p]) for q, p in relevant}
+    assert pairs >= {(texts_source[i]["query"], texts_source[i]["passage"]) for i in range(len(texts_source))}

@@ -1,5 +1,8 @@
 """Sources small enough to check by hand, and the config section that reads them."""
 
+import json
+import os
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -9,7 +12,7 @@ from input_pipeline.tasks import BadRecord
 def config(**changes):
     """`config.data` for the test digits, eight rows a batch."""
     data = dict(
-        global_batch=8, shuffle=True, threads=0, workers=0, max_bad_fraction=0.0,
+        global_batch=8, shuffle=True, homogeneous=1, size_power=0.0, threads=0, workers=0, max_bad_fraction=0.0,
         sources=dict(main=dict(name="digits", weight=1.0, options=dict(split="test", size=8))),
         tokenizer=dict(name="bpe", options=dict(vocab_size=300)),
         transforms=dict(
@@ -40,3 +43,12 @@ class Toy:
         if i in self.bad:
             raise BadRecord(f"record {i} is torn")
         return {"x": np.full(2, i, np.float32), "id": i, "score": i / 2}
+
+
+def write_pairs(folder, name="pairs.jsonl", count=9):
+    """A file of pairs, two of them with the same positive; the path."""
+    rows = [{"query": f"query {i}", "positive": f"answer {max(i, 1)}", "wrong": [f"wrong {i}", "wrong too"]} for i in range(count)]
+    path = os.path.join(folder, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path

@@ -1,0 +1,158 @@
+"""Python functions and their docstrings, read from the files of the installed library: real pairs of texts without a download.
+
+Files are parsed, never imported.
+"""
+
+import ast
+import importlib.util
+import inspect
+import os
+import pathlib
+import sysconfig
+import textwrap
+import tokenize
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from input_pipeline.tasks import RankingTask, ranking_task
+
+SPLITS = ("train", "test")
+# Held out by name, so that the split is the same in every version of Python: small and large, of many subjects, and none with a twin
+# elsewhere (`decimal` has `_pydecimal`).
+HELDOUT = (
+    "argparse", "asyncio", "calendar", "configparser", "csv", "difflib", "fnmatch", "graphlib", "gzip", "heapq", "http", "imaplib",
+    "json", "pathlib", "random", "shutil", "statistics", "subprocess", "tarfile", "textwrap", "threading", "zipfile",
+)  # fmt: skip
+# Tests say little in words; site-packages is not the standard library; idle_test is where idlelib keeps its tests.
+SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
+MIN_WORDS = 3  # "See above." asks for nothing
+
+
+class Function(NamedTuple):
+    """A documented function: its top-level package, the first paragraph of its docstring, and its body."""
+
+    package: str
+    query: str
+    passage: str
+
+
+class Docstrings:
+    """About 6,400 functions of the standard library, and those of installed packages that are named.
+
+    Records have `query` (the docstring's first paragraph, on one line), `passage` (the body without the docstring, dedented) and
+    `id`, which records share that agree in either text, directly or through others. A pair that occurs twice is one record.
+
+    Args:
+        split: `test` has the functions of the packages in `HELDOUT`, `train` the others without those that share an `id` with `test`.
+        packages: installed packages that are read beside the standard library, by their import name; all of them are in `train`.
+        signature: begin each passage with the `def` line, whose names often give the answer away.
+
+    Raises:
+        ValueError: no such split, or a package that is not installed.
+    """
+
+    def __init__(self, *, split: str = "train", packages: tuple[str, ...] = (), signature: bool = False):
+        if split not in SPLITS:
+            raise ValueError(f"Docstrings has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
+        # The test split need not read what it leaves out.
+        folders = _folders(packages if split == "train" else ())
+        found = {f[1:]: f for folder in folders for f in _functions(*folder, signature, HELDOUT if split == "test" else ())}
+        functions = list(found.values())
+        ids = _shared_ids(functions)
+        test = np.array([function.package in HELDOUT for function in functions])
+        kept = np.flatnonzero(test if split == "test" else ~np.isin(ids, ids[test]))
+        self.counts = {"id": int(ids.max()) + 1}
+        self._functions, self._ids = [functions[i] for i in kept], ids[kept]
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        _, query, passage = self._functions[i]
+        return {"query": query, "passage": passage, "id": int(self._ids[i])}
+
+    def texts(self) -> Iterator[str]:
+        """Distinct docstrings and bodies, in the order of the files."""
+        return iter(dict.fromkeys(text for function in self._functions for text in function[1:]))
+
+    def ranking(self) -> RankingTask:
+        """Every distinct docstring against every distinct body of the split; the bodies it describes are relevant."""
+        return ranking_task([function[1:] for function in self._functions])
+
+
+def _folders(packages: tuple[str, ...]) -> Iterator[tuple[str, pathlib.Path]]:
+    """(prefix of module names, folder) of the standard library and of each package."""
+    yield "", pathlib.Path(sysconfig.get_path("stdlib"))
+    for name in packages:
+        spec = importlib.util.find_spec(name)  # of a top-level name: looks for the files, imports nothing
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"no package {name!r} is installed; leave it out of options.packages, or install it.")
+        yield name, pathlib.Path(spec.submodule_search_locations[0])
+
+
+def _functions(prefix: str, root: pathlib.Path, signature: bool, only: tuple[str, ...]) -> Iterator[Function]:
+    """The documented functions below a folder, file by file in the order of their paths; a file that does not parse has none."""
+    for path in _files(root):
+        package = prefix or path.relative_to(root).parts[0].removesuffix(".py")
+        if only and package not in only:
+            continue
+        try:
+            with tokenize.open(path) as file:  # minds the encoding that a file declares
+                text = file.read()
+            tree = ast.parse(text)
+        except (SyntaxError, ValueError):  # templates, files for other versions of Python
+            continue
+        lines = text.splitlines()
+        yield from (Function(package, *pair) for node in _definitions(tree) if (pair := _pair(node, lines, signature)))
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The Python files below a folder in the order of their paths."""
+    found = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = set(folders) - SKIPPED
+        found += [pathlib.Path(path, name) for name in names if name.endswith(".py")]
+    return sorted(found)
+
+
+def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method below a node, in the order of the file; expressions, most of a tree, are not looked into."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield inner
+        if isinstance(inner, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _definitions(inner)
+
+
+def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str], signature: bool) -> tuple[str, str] | None:
+    """Docstring and body of a function, or None for one that lacks either."""
+    docstring = ast.get_docstring(node) or ""
+    query = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
+    body = node.body[1:]
+    if len(query.split()) < MIN_WORDS or all(map(_is_empty, body)):
+        return None
+    passage = textwrap.dedent("\n".join(lines[body[0].lineno - 1 : body[-1].end_lineno])).strip()
+    if signature:
+        head = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])).strip()
+        passage = f"{head}\n{textwrap.indent(passage, '    ')}"
+    return query, passage
+
+
+def _is_empty(statement: ast.stmt) -> bool:
+    """Whether a statement only stands where a body must be: `pass`, `...`, or an error that says so."""
+    if isinstance(statement, ast.Raise) and statement.exc is not None:
+        return "NotImplemented" in ast.unparse(statement.exc)
+    return isinstance(statement, ast.Pass) or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+
+
+def _shared_ids(functions: list[Function]) -> np.ndarray:
+    """Dense int32 numbers, equal for functions that a chain of equal texts joins."""
+    numbers: dict[tuple[str, str], int] = {}
+    nodes = np.array([[numbers.setdefault(node, len(numbers)) for node in (("q", f.query), ("p", f.passage))] for f in functions])
+    graph = coo_array((np.ones(len(nodes)), nodes.T), shape=(len(numbers), len(numbers)))
+    _, label = connected_components(graph, directed=False)
+    return np.unique(label[nodes[:, 0]], return_inverse=True)[1].astype(np.int32)

@@ -82,29 +82,39 @@ def _ring_forward(plan, pairs, axes, scalars, q, p):
     dtype = jnp.promote_types(q.z.dtype, jnp.float32)
     rows, columns = (vary(axes, tiles.nothing(plan, side.z.shape[0], axis, dtype)) for side, axis in ((q, 1), (p, 0)))
 
-    def hop(_, carry):
-        visitor, rows, columns = carry
+    def hop(visitor, rows, columns):
         # Neither transfer waits for the tiles of this hop, so all three may overlap.
-        coming, arrived = _pass_on(axes, visitor), _pass_on(axes, columns)
+        arrived = _pass_on(axes, columns)
         new_rows, new_columns = pairs(axes, scalars, q, visitor)
-        return coming, tiles.merge(rows, new_rows), tiles.merge(arrived, new_columns)
+        return tiles.merge(rows, new_rows), tiles.merge(arrived, new_columns)
 
-    _, rows, columns = lax.fori_loop(0, lax.axis_size(axes), hop, (p, rows, columns))
-    return rows, _pass_on(axes, columns)  # the last hop brings each passage's sums home
+    rows, columns = _ring(axes, hop, p, (rows, columns))
+    return rows, _pass_on(axes, columns)  # a last hop brings each passage's sums home
 
 
 def _ring_backward(plan, pairs, axes, scalars, q, p, row, column):
     dtype = jnp.promote_types(q.z.dtype, jnp.float32)
     start = vary(axes, tuple(jnp.zeros(shape, dtype) for shape in (q.z.shape, p.z.shape, (), ())))
 
-    def hop(_, carry):
-        visitor, (by_q, by_p, by_scale, by_bias) = carry
-        coming, arrived = _pass_on(axes, visitor), _pass_on(axes, by_p)
+    def hop(visitor, by_q, by_p, by_scale, by_bias):
+        arrived = _pass_on(axes, by_p)
         new_q, new_p, new_scale, new_bias = pairs(axes, scalars, q, visitor[0], row, visitor[1])
-        return coming, (by_q + new_q, arrived + new_p, by_scale + new_scale, by_bias + new_bias)
+        return by_q + new_q, arrived + new_p, by_scale + new_scale, by_bias + new_bias
 
-    _, (by_q, by_p, by_scale, by_bias) = lax.fori_loop(0, lax.axis_size(axes), hop, ((p, column), start))
+    by_q, by_p, by_scale, by_bias = _ring(axes, hop, (p, column), start)
     return by_q, _pass_on(axes, by_p), lax.psum(by_scale, axes), lax.psum(by_bias, axes)
+
+
+def _ring(axes, hop, visitor, found):
+    """`hop(visitor, *found)` on each device with the visitors of all devices, which are passed on once less than they visit."""
+
+    def step(_, carry):
+        visitor, found = carry
+        coming = _pass_on(axes, visitor)
+        return coming, hop(visitor, *found)
+
+    visitor, found = lax.fori_loop(1, lax.axis_size(axes), step, (visitor, found))
+    return hop(visitor, *found)
 
 
 def _gather_forward(plan, pairs, axes, scalars, q, p):

@@ -127,13 +127,13 @@ def loss_sent(method: str, batch: int, d: int, shards: int) -> int:
     """Bytes of embeddings and their gradients that one device sends; vectors with a number per row are left out.
 
     gather: passages out, gradients back. dense: the compiler brings gradients back by an all-reduce, twice as much.
-    ring: passages go round forward and backward, their gradients once and a hop more, home.
+    ring: passages make n - 1 hops forward and backward, their gradients n + 1: the first of zeros, the last home.
     """
     rows, everyone = batch // shards * d * FLOAT, batch * d * FLOAT
     if shards == 1:
         return 0
     if method == "ring":
-        return (3 * shards + 1) * rows
+        return (3 * shards - 1) * rows
     return {"gather": 2, "dense": 3}[method] * (everyone - rows)
 
 

@@ -5,11 +5,12 @@ import pathlib
 
 from core.config import ConfigError
 from core.config import choose as _choose
-from interop import hf
+from interop import hf, open_clip
 from interop.imported import Imported
 
 FORMATS = {
     "hf": hf,
+    "open_clip": open_clip,
 }
 
 

@@ -25,7 +25,9 @@ FAMILIES = {name: module for module in MODULES for name in module.MODEL_TYPES}
 
 def claims(path: pathlib.Path) -> bool:
     """Whether a path looks like this format."""
-    return path.is_dir() and (path / "config.json").exists()
+    return (
+        path.is_dir() and (path / "config.json").exists() and any((path / name).exists() for name in ("model.safetensors", tensors.INDEX))
+    )
 
 
 def read(path: str | os.PathLike) -> Imported:

@@ -60,10 +60,8 @@ def text_options(theirs: Mapping[str, Any]) -> dict[str, Any]:
 
 def image_options(theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Sizes of a vision tower."""
-    size = names.side(theirs["image_size"], "vision_config.image_size")
-    return block_options(theirs) | dict(
-        image_size=size, patch_size=names.side(theirs["patch_size"], "vision_config.patch_size"), channels=theirs["num_channels"]
-    )
+    size, patch = (names.side(theirs[key], f"vision_config.{key}") for key in ("image_size", "patch_size"))
+    return block_options(theirs) | dict(image_size=size, patch_size=patch, channels=theirs["num_channels"], drop_edge=size % patch > 0)
 
 
 def rules(model: Mapping[str, Any]) -> list[Rule]:

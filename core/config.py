@@ -92,12 +92,13 @@ def bind(target: Callable, options: Mapping[str, Any], key: str) -> functools.pa
 
 
 def _check_kind(value: Any, default: Any, key: str) -> None:
-    for kind in (bool, str, int, float, tuple):
+    for kind in (bool, str, int, float, tuple, Mapping):
         if isinstance(default, kind):
-            also = {float: (int, float), tuple: (list, tuple)}.get(kind, kind)  # a whole number may stand for a float, a list for a tuple
+            # A whole number may stand for a float, a list for a tuple.
+            also = {float: (int, float), tuple: (list, tuple), Mapping: (Mapping, ConfigDict)}.get(kind, kind)
             fits = isinstance(value, bool) == (kind is bool) and isinstance(value, also)
             if value is not None and not fits:
-                raise ConfigError(f"{key} is {value!r}, a {type(value).__name__}; it must be a {kind.__name__} such as {default!r}.")
+                raise ConfigError(f"{key} is {value!r}, a {type(value).__name__}; it must be a {kind.__name__} such as {plain(default)!r}.")
             return
 
 

@@ -41,7 +41,8 @@ class DualEncoder(nn.Module):
         """Named arrays of a step: `z_<view>` of unit length, `<output>_<view>` as captured, `logit_scale`, `logit_bias`.
 
         Args:
-            batch: views by name; `<view>_mask` beside a text view. Views that the batch lacks are left out.
+            batch: views by name; beside a text view `<view>_mask`, and `<view>_pool_mask` where some of its tokens (an instruction) are
+                read but not pooled. Views that the batch lacks are left out.
             keys: one dropout key per example and view; None switches dropout off.
             capture: extra outputs per view (`tokens`, `layers`, `layers_pooled`).
             hooks: a layer hook per view.
@@ -51,20 +52,23 @@ class DualEncoder(nn.Module):
             arrays["logit_bias"] = self.logit_bias
         for view in [v for v in self.views if v in batch]:
             asked = tuple((capture or {}).get(view, ()))
-            out = self.encode(view, batch[view], batch.get(f"{view}_mask"), (keys or {}).get(view), asked, (hooks or {}).get(view))
+            inputs = (batch[view], batch.get(f"{view}_mask"), (keys or {}).get(view), asked, (hooks or {}).get(view))
+            out = self.encode(view, *inputs, batch.get(f"{view}_pool_mask"))
             arrays |= {f"z_{view}" if name == "embedding" else f"{name}_{view}": array for name, array in out.items()}
         return arrays
 
     def encode(
-        self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None
+        self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None, pool_mask=None
     ) -> dict[str, Array]:
         """One view through its tower; an extra axis (`[B K T]`, hard negatives) is folded into the batch and back."""
         tower = self.towers[self.views[view]]
         folded = x.ndim == 3
         if folded:
-            shape, x, mask = x.shape, x.reshape(-1, x.shape[-1]), None if mask is None else mask.reshape(-1, mask.shape[-1])
+            shape = x.shape
+            x, mask, pool_mask = (None if a is None else a.reshape(-1, shape[-1]) for a in (x, mask, pool_mask))
             keys = None if keys is None else jax.vmap(lambda key: jax.random.split(key, shape[1]))(keys).reshape(-1)
-        out = dict(tower(x, mask, keys, capture=capture, hook=hook))
+        only_text = {} if pool_mask is None else dict(pool_mask=pool_mask)
+        out = dict(tower(x, mask, keys, capture=capture, hook=hook, **only_text))
         out["embedding"] = unit(out["embedding"])
         # States of all layers come as [N rows ...]; everything else has its rows first.
         unfold = lambda a, axis: a.reshape(a.shape[:axis] + shape[:2] + a.shape[axis + 1 :])
@@ -98,9 +102,7 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
         choose(towers, label, f"config.model.views.{view}")
     dims = {label: tower.output_dim for label, tower in towers.items()}
     if len(set(dims.values())) > 1:
-        raise ConfigError(
-            f"towers must end in one shared width, found {dims}; change config.model.towers.<label>.options.embed_dim (0: the pooled state)."
-        )
+        raise ConfigError(f"towers must end in one shared width, found {dims}; change config.model.towers.<label>.options.embed_dim.")
     return DualEncoder(
         towers=towers, views=dict(model.views), temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init
     )

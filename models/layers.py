@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Num
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, Key, Num
+
+from core.mesh import BATCH, constrain
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -17,6 +20,7 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
 }
 
 
@@ -99,6 +103,26 @@ def check_size(shape: tuple[int, ...], image_size: int, channels: int) -> None:
             f"images of {tuple(shape[1:])}, but the tower takes {wanted}; "
             "change its options.image_size or options.channels, or the source's size."
         )
+
+
+def check_length(tokens: int, length: int) -> None:
+    """Refuses texts that are longer than a tower was made for.
+
+    Raises:
+        ValueError: names the options to change.
+    """
+    if tokens > length:
+        raise ValueError(
+            f"texts of {tokens} tokens, but the tower takes {length}; "
+            f"set config.data.transforms.text.options.length to {length} or raise the tower's options.length."
+        )
+
+
+def lookup(table: Float[Array, "v w"], ids: Int[Array, "B T"], added: Float[Array, "#B #T w"] | None = None) -> Float[Array, "B T w"]:
+    """Rows of an embedding table, and what is added to them; an id outside the table gives NaN."""
+    # A table split over its width would hand that split to the hidden states, and every device would compute all rows.
+    rows = jnp.take(constrain(table, P()), ids, axis=0)
+    return constrain(rows if added is None else rows + added, P(BATCH))
 
 
 def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:

@@ -1,42 +1,93 @@
-"""Tokens to one vector: `pooling(tokens, mask, is_eos) -> [B, w]`. A mask of False leaves a token out."""
+"""Tokens to one vector: `pooling(tokens, mask, is_eos=, visible=, layers=)`.
+
+`mask` says which tokens are pooled (all, if None), `visible` which ones attention saw: instructions may be read and yet not be pooled.
+`is_eos` marks end-of-text tokens, `layers [N B T w]` are the states after each block, for the poolings that read them.
+Poolings that attend are in `models/attention_pooling.py`; `models/read_out.py` lists all.
+"""
+
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from core.config import choose
-from models.attention import attend, keep
-from models.layers import axes, dense, layer_norm
-from models.transformer import Mlp
+from models.layers import axes, dense
 
 
 class First(nn.Module):
     """The first token (a class token)."""
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos=None) -> Float[Array, "B w"]:
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
         return tokens[:, 0]
+
+
+class Pooler(nn.Module):
+    """tanh(W first token + b). Source: Devlin et al. 2019, the layer of the next-sentence objective."""
+
+    INHERITED: ClassVar[tuple[str, ...]] = ("dtype",)
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
+        return jnp.tanh(dense(tokens.shape[-1], ("embed", "heads"), dtype=self.dtype, name="dense")(tokens[:, 0]))
 
 
 class Mean(nn.Module):
     """Mean over kept tokens; a row that keeps none gives zeros."""
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos=None) -> Float[Array, "B w"]:
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
+        return mean(tokens, mask)
+
+
+class MeanSqrtLength(nn.Module):
+    """Sum over kept tokens, divided by the root of their number."""
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
+        summed, count = total(tokens, mask)
+        return summed / jnp.sqrt(jnp.maximum(count, 1)).astype(tokens.dtype)
+
+
+class WeightedMean(nn.Module):
+    """Mean over kept tokens in which the i-th visible token weighs i: under a causal mask, later ones have seen more.
+
+    Source: Muennighoff 2022 (SGPT, arXiv:2202.08904), eq. 3.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "B T w"],
+        mask: Bool[Array, "B T"] | None = None,
+        visible: Bool[Array, "B T"] | None = None,
+        **_,
+    ) -> Float[Array, "B w"]:
+        mask = jnp.ones((1, tokens.shape[1]), bool) if mask is None else mask
+        place = jnp.cumsum(mask if visible is None else visible, axis=1, dtype=jnp.float32)
+        weight = place * mask
+        weight = weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1)
+        return (tokens * weight[..., None]).sum(axis=1).astype(tokens.dtype)
+
+
+class Max(nn.Module):
+    """The largest of each feature over kept tokens; a row that keeps none gives zeros."""
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
         if mask is None:
-            return tokens.mean(axis=1)
-        weight = mask[..., None].astype(tokens.dtype)
-        return (tokens * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1)
+            return tokens.max(axis=1)
+        largest = jnp.where(mask[..., None], tokens, -jnp.inf).max(axis=1)
+        return jnp.where(mask.any(axis=1)[:, None], largest, 0.0)
 
 
 class Last(nn.Module):
-    """The last kept token; a row that keeps none gives its first token."""
+    """The last kept token, whichever side the padding is on; a row that keeps none gives its first token."""
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos=None) -> Float[Array, "B w"]:
-        length = tokens.shape[1]
-        last = length - 1 if mask is None else jnp.max(jnp.where(mask, jnp.arange(length)[None, :], 0), axis=1)
-        return take(tokens, jnp.broadcast_to(jnp.asarray(last), tokens.shape[:1]))
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
+        return last(tokens, mask)
 
 
 class Eos(nn.Module):
@@ -44,33 +95,36 @@ class Eos(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos: Bool[Array, "B T"] | None = None
+        self,
+        tokens: Float[Array, "B T w"],
+        mask: Bool[Array, "B T"] | None = None,
+        is_eos: Bool[Array, "B T"] | None = None,
+        **_,
     ) -> Float[Array, "B w"]:
         if is_eos is None:
-            raise ValueError("pooling 'eos' needs token ids; for images set the tower's options.pooling to 'cls', 'mean' or 'attention'.")
+            raise ValueError(
+                "pooling 'eos' needs the 'text' tower, which knows its end-of-text id; "
+                "set the tower's options.pooling to 'last', or for images to 'cls', 'mean' or 'attention'."
+            )
         return take(tokens, jnp.argmax(is_eos, axis=1))
 
 
-class AttentionPool(nn.Module):
-    """A learned probe attends to the tokens: a + MLP(LN(a)). Source: Zhai et al. 2022 (MAP head), card conventions of big_vision."""
+class LayerMix(nn.Module):
+    """A learned weighting of all layers' means over kept tokens; it starts as their average. Source: Peters et al. 2018, eq. 1."""
 
-    heads: int = 4
-    mlp_ratio: float = 4.0
-    activation: str = "gelu"
-    norm_eps: float = 1e-6
-    dtype: str = "float32"
+    READS_LAYERS: ClassVar[bool] = True
 
     @nn.compact
-    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, is_eos=None) -> Float[Array, "B w"]:
-        width = tokens.shape[-1]
-        split = lambda x: jnp.moveaxis(x.reshape(x.shape[:-1] + (self.heads, width // self.heads)), -2, 1)
-        linear = lambda x, name: dense(width, ("embed", "heads"), dtype=self.dtype, name=name)(x)
-        probe = self.param("probe", axes(nn.initializers.xavier_uniform(), None, None, None), (1, 1, width)).astype(tokens.dtype)
-        query = jnp.broadcast_to(linear(probe, "query"), (tokens.shape[0], 1, width))
-        a = attend(split(query), split(linear(tokens, "key")), split(linear(tokens, "value")), keep(mask, tokens.shape[1], False))
-        a = dense(width, ("heads", "embed"), dtype=self.dtype, name="out")(jnp.moveaxis(a, 1, 2).reshape(tokens.shape[0], width))
-        y = layer_norm(self.norm_eps, self.dtype, "norm")(a)
-        return a + Mlp(self.mlp_ratio, self.activation, dtype=self.dtype, name="mlp")(y)
+    def __call__(
+        self,
+        tokens: Float[Array, "B T w"],
+        mask: Bool[Array, "B T"] | None = None,
+        layers: Float[Array, "N B T w"] | None = None,
+        **_,
+    ) -> Float[Array, "B w"]:
+        weight = self.param("weight", axes(nn.initializers.zeros, None), (layers.shape[0],))
+        pooled = jnp.stack([mean(layer, mask) for layer in layers])
+        return jnp.einsum("n,nbw->bw", nn.softmax(weight), pooled.astype(jnp.float32)).astype(tokens.dtype)
 
 
 def take(tokens: Float[Array, "B T w"], position) -> Float[Array, "B w"]:
@@ -79,20 +133,21 @@ def take(tokens: Float[Array, "B T w"], position) -> Float[Array, "B w"]:
     return jnp.einsum("bt,btw->bw", one_hot, tokens)
 
 
-POOLINGS = {
-    "attention": AttentionPool,
-    "cls": First,
-    "eos": Eos,
-    "last": Last,
-    "mean": Mean,
-}
+def total(tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None) -> tuple[Float[Array, "B w"], Float[Array, "#B 1"]]:
+    """Sum over kept tokens, and how many there are."""
+    if mask is None:
+        return tokens.sum(axis=1), jnp.full((1, 1), tokens.shape[1], jnp.float32)
+    return (tokens * mask[..., None].astype(tokens.dtype)).sum(axis=1), mask.sum(axis=1, dtype=jnp.float32)[:, None]
 
 
-def make(name: str, key: str, **fields) -> nn.Module:
-    """The pooling that a tower's `options.pooling` names; `fields` are those of `AttentionPool`, whose layers are like the tower's.
+def mean(tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B w"]:
+    """Mean over kept tokens; a row that keeps none gives zeros."""
+    summed, count = total(tokens, mask)
+    return summed / jnp.maximum(count, 1).astype(tokens.dtype)
 
-    Raises:
-        ConfigError: no such pooling.
-    """
-    pooling = choose(POOLINGS, name, key)
-    return pooling(**fields, name="pool") if pooling is AttentionPool else pooling(name="pool")
+
+def last(tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B w"]:
+    """The last kept token; a row that keeps none gives its first."""
+    if mask is None:
+        return tokens[:, -1]
+    return take(tokens, jnp.max(jnp.where(mask, jnp.arange(tokens.shape[1])[None, :], 0), axis=1))

@@ -35,13 +35,14 @@ class Mlp(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """activation(x U) * (x G), then a linear layer; no biases. GeGLU or SwiGLU by the activation. Source: Shazeer 2020 (arXiv:2002.05202)."""
+    """activation(x U) * (x G), then a linear layer: GeGLU or SwiGLU by the activation. Source: Shazeer 2020 (arXiv:2002.05202)."""
 
     ratio: float = 4.0
     activation: str = "silu"
     in_std: float | None = None
     out_std: float | None = None
     dtype: str = "float32"
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "... w"]) -> Float[Array, "... w"]:
@@ -53,8 +54,11 @@ class GatedMlp(nn.Module):
         # One matrix product for both halves; they have an axis of their own so that tensor sharding splits each of them.
         kernel = self.param("gated_kernel", axes(inits[0], "embed", None, "mlp"), (width, 2, hidden)).astype(self.dtype)
         both = jnp.einsum("...w,wcm->...cm", x.astype(self.dtype), kernel)
+        if self.use_bias:
+            bias = self.param("gated_bias", axes(nn.initializers.zeros, None, "mlp"), (2, hidden))
+            both = both + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
         gated = activation(both[..., 0, :]) * both[..., 1, :]
-        return dense(width, ("mlp", "embed"), init=inits[1], use_bias=False, dtype=self.dtype, name="fc_out")(gated)
+        return dense(width, ("mlp", "embed"), init=inits[1], use_bias=self.use_bias, dtype=self.dtype, name="fc_out")(gated)
 
 
 class Block(nn.Module):

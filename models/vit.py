@@ -1,16 +1,17 @@
 """Vision transformer: patches, position table, pre-norm blocks, pooling, projection."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Float, Key, Num
 
 from core.config import ConfigError
-from models import pooling
-from models.layers import axes, check_size, dense, dropout, layer_norm, scale_pixels
+from models.layers import axes, check_size, dropout, layer_norm, scale_pixels
 from models.position import sincos_2d
-from models.text import outputs
+from models.read_out import needs_layers, read_out, width
 from models.transformer import Block, Hook, Stack
 
 
@@ -35,14 +36,16 @@ class ViT(nn.Module):
     embed_dim: int = 256  # 0: the pooled state itself
     activation: str = "gelu_tanh"
     pooling: str = "mean"
+    pooling_options: Mapping = FrozenDict()
     posemb: str = "learn"
     class_position: bool = False
     patch_bias: bool = True
+    drop_edge: bool = False  # leave out pixels right of and below the last whole patch, as a convolution does
     pre_norm: bool = False  # a LayerNorm between embeddings and blocks
     dropout: float = 0.0
     norm_eps: float = 1e-6
-    pixel_mean: tuple[float, ...] = (0.5,)
-    pixel_std: tuple[float, ...] = (0.5,)
+    pixel_mean: Sequence[float] = (0.5,)
+    pixel_std: Sequence[float] = (0.5,)
     dtype: str = "float32"
     scan: bool = False
     remat: bool = False
@@ -50,7 +53,7 @@ class ViT(nn.Module):
     @property
     def output_dim(self) -> int:
         """Features of an embedding."""
-        return self.embed_dim or self.width
+        return self.embed_dim or width(self.pooling, self.pooling_options, self.width)
 
     @nn.compact
     def __call__(
@@ -72,9 +75,10 @@ class ViT(nn.Module):
             ValueError: images of another size than the tower was made for.
         """
         check_size(image.shape, self.image_size, self.channels)
-        if self.image_size % self.patch_size:
+        if self.image_size % self.patch_size and not self.drop_edge:
             raise ConfigError(
-                f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the vit tower's options.patch_size."
+                f"patches of {self.patch_size} do not tile {self.image_size} pixels; change the vit tower's options.patch_size, "
+                "or set its options.drop_edge."
             )
         x = self._embed(image)
         if self.pre_norm:
@@ -82,23 +86,17 @@ class ViT(nn.Module):
         x = dropout(x, self.dropout, keys, 0)
         block = partial(Block, self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout, dtype=self.dtype)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
-        x, after, layers = stack(x, None, keys, hook=hook, keep_layers=bool({"layers", "layers_pooled"} & set(capture)))
+        x, after, layers = stack(x, None, keys, hook=hook, keep_layers=needs_layers(self.pooling, capture))
         norm = layer_norm(self.norm_eps, self.dtype, "norm")
-        fields = dict(heads=self.heads, mlp_ratio=self.mlp_ratio, activation=self.activation, norm_eps=self.norm_eps, dtype=self.dtype)
-        pool = pooling.make(self.pooling, "the vit tower's options.pooling", **fields)
-        init = nn.initializers.normal(self.width**-0.5)
-        project = (
-            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection") if self.embed_dim else lambda v: v
-        )
-        return outputs(x, layers, norm, lambda hidden: project(pool(norm(hidden), after).astype(jnp.float32)), capture)
+        return read_out(self, "vit", x, layers, norm, capture, after)
 
     def _embed(self, image: Num[Array, "B H W C"]) -> Float[Array, "B p w"]:
         """Linear patch embedding, class token and positions.
 
         A convolution whose stride is its kernel is one matrix product, and faster so on CPU.
         """
-        x = scale_pixels(image, self.pixel_mean, self.pixel_std, self.dtype)
         size, side = self.patch_size, self.image_size // self.patch_size
+        x = scale_pixels(image[:, : side * size, : side * size], self.pixel_mean, self.pixel_std, self.dtype)
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
         kernel = self.param("patch_kernel", axes(init, None, None, "channels_in", "embed"), (size, size, self.channels, self.width))
         patches = (

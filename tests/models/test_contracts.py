@@ -45,7 +45,7 @@ def objective(tower, params, x, mask):
 
 
 def test_table_and_folder_agree():
-    helpers = {"__init__", "adapters", "attention", "dual", "layers", "pooling", "position", "transformer"}
+    helpers = {"__init__", "adapters", "attention", "attention_pooling", "dual", "layers", "pooling", "position", "read_out", "transformer"}
     files = {p.stem for p in pathlib.Path(models.__file__).parent.glob("*.py")}
     assert files - helpers == set(TOWERS) == set(toys.OPTIONS)
 
@@ -148,7 +148,7 @@ def test_a_row_does_not_depend_on_the_others(name):
     tower, params = made(name, dropout=0.3)
     x, mask = toys.inputs(name)
     before = embed(tower, params, x, mask, toys.keys())
-    other = toys.texts(seed=9)[0] if name == "text" else toys.images(seed=9)
+    other = toys.texts(seed=9)[0] if name in toys.TEXTS else toys.images(seed=9)
     changed = other.at[1].set(x[1])
     masks = None if mask is None else jnp.ones_like(mask).at[1].set(mask[1])
     after = embed(tower, params, changed, masks, toys.keys())
@@ -156,7 +156,7 @@ def test_a_row_does_not_depend_on_the_others(name):
     assert np.abs(after[0] - before[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "text"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in toys.TEXTS])
 def test_images_of_another_size_or_kind_are_refused(name):
     tower, params = made(name)
     with pytest.raises(ValueError, match=r"images of \(6, 6, 2\), but the tower takes \(8, 8, 2\); change its options.image_size"):
@@ -165,7 +165,7 @@ def test_images_of_another_size_or_kind_are_refused(name):
         tower.apply({"params": params}, toys.images().astype(jnp.int32))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "text"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in toys.TEXTS])
 def test_bytes_and_fractions_are_the_same_image(name):
     tower, params = made(name)
     x = toys.images()
@@ -183,7 +183,7 @@ def test_towers_ignore_the_mesh():
     """All towers at once, on data x fsdp x tensor = 2 x 2 x 2 under the usual rules: values and gradients of one device."""
     towers = {name: toys.tower(name, dropout=0.2, **({} if name == "resnet" else dict(layers=1))) for name in NAMES}
     model = DualEncoder(towers=towers, views={name: name for name in NAMES})
-    batch = {name: toys.inputs(name, 8)[0] for name in NAMES} | {"text_mask": toys.inputs("text", 8)[1]}
+    batch = {name: toys.inputs(name, 8)[0] for name in NAMES} | {f"{name}_mask": toys.inputs(name, 8)[1] for name in toys.TEXTS}
     keys = {name: toys.keys(8) for name in NAMES}
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
     params = toys.init(model, batch)

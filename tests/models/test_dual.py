@@ -84,6 +84,23 @@ def test_each_hard_negative_drops_by_a_key_of_its_own():
     assert min(np.abs(z[i] - z[j]).max() for i in range(6) for j in range(i)) > 1e-3
 
 
+def test_an_instruction_is_read_but_not_pooled():
+    options = toys.OPTIONS["text"] | dict(causal=False, pooling="mean", embed_dim=0)
+    model = dual.build(section(towers=dict(text=dict(name="text", options=options)), views=dict(query="text", negatives="text")))
+    ids, mask = toys.texts()
+    pool_mask = mask.at[:, 0].set(False)
+    batch = dict(query=ids, query_mask=mask)
+    params = toys.init(model, batch)
+    apply = lambda batch, **more: model.apply({"params": params}, batch, **more)
+    found = apply(batch | dict(query_pool_mask=pool_mask), capture=dict(query=("tokens",)))
+    weight = pool_mask / pool_mask.sum(1, keepdims=True)
+    np.testing.assert_allclose(found["z_query"], unit(jnp.einsum("bt,btw->bw", weight, found["tokens_query"])), rtol=1e-5, atol=1e-6)
+    other = apply(batch | dict(query=ids.at[:, 0].set(7), query_pool_mask=pool_mask))
+    assert np.abs(other["z_query"] - found["z_query"])[0].max() > 1e-3  # its wording still matters
+    folded = dict(negatives=ids[:, None], negatives_mask=mask[:, None], negatives_pool_mask=pool_mask[:, None])
+    np.testing.assert_allclose(apply(folded)["z_negatives"][:, 0], found["z_query"], rtol=1e-6, atol=1e-6)
+
+
 def test_hooks_and_keys_go_to_their_view():
     model, (ids, mask) = text_only(), toys.texts()
     batch = dict(query=ids, query_mask=mask, passage=ids, passage_mask=mask)
@@ -130,7 +147,16 @@ def towers(**changes):
             None,
             "config.model.towers.text.options.width is '8', a str; it must be a int",
         ),
-        (dict(towers=towers(text=dict(freeze=True))), None, "config.model.towers.text.freeze is not a key; valid ones: init, name, options"),
+        (
+            dict(towers=towers(text=dict(freeze=True))),
+            None,
+            "config.model.towers.text.freeze is not a key; valid ones: init, name, options",
+        ),
+        (
+            dict(towers=towers(text=dict(options=dict(pooling_options=3)))),
+            None,
+            "config.model.towers.text.options.pooling_options is 3, a int; it must be a Mapping such as {}",
+        ),
         (dict(temperature=0.1), None, r"config.model.temperature is not a key; .* Did you mean 'temperature_init'\?"),
         (dict(towers=towers(text=dict(options=dict(embed_dim=4)))), None, "one shared width, found {'image': 8, 'text': 4}"),
         ({}, 41, "config.model.towers.text.options.vocab_size is 40, but the tokenizer has 41 tokens; set it to at least 41"),

@@ -8,10 +8,14 @@ import numpy as np
 from models import TOWERS
 
 OPTIONS = {
+    "bert": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8),
+    "decoder": dict(vocab_size=40, length=6, width=16, layers=2, heads=4, kv_heads=2, head_dim=6, embed_dim=8),
+    "modernbert": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8, window=1),
     "text": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8),
     "vit": dict(image_size=8, patch_size=4, channels=2, width=16, layers=2, heads=2, embed_dim=8),
     "resnet": dict(image_size=8, channels=2, widths=(8, 16), blocks=(1, 1), stem_stride=1, groups=4, embed_dim=8),
 }
+TEXTS = ("bert", "decoder", "modernbert", "text")
 EOS = 2
 
 
@@ -35,7 +39,7 @@ def images(rows=4, size=8, channels=2, seed=0):
 
 
 def inputs(name, rows=4):
-    return texts(rows) if name == "text" else (images(rows), None)
+    return texts(rows) if name in TEXTS else (images(rows), None)
 
 
 def keys(rows=4, seed=0):
@@ -44,7 +48,8 @@ def keys(rows=4, seed=0):
 
 def init(module, *args, seed=0, **options):
     """Parameters of a module whose every leaf is random: zeros and ones would hide a bias or scale that is left out. Compiles nothing."""
-    shapes = nn.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **options)))["params"]
+    variables = nn.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **options)))
+    shapes = variables["params"] if variables else {}
     rng = np.random.default_rng(seed)
     draw = lambda path, s: jnp.asarray((path[-1].key == "scale") + 0.3 * rng.standard_normal(s.shape), s.dtype)
     return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -16,18 +16,17 @@ from typing import Any
 
 from core.config import ConfigError
 from core.workdir import read_json
-from interop import hf_clip, hf_siglip, hf_siglip2, mapping, tensors
+from interop import hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_siglip, hf_siglip2, inputs, mapping, tensors
 from interop.imported import Imported, assemble
 
-MODULES = (hf_clip, hf_siglip, hf_siglip2)
+MODULES = (hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_siglip, hf_siglip2)
 FAMILIES = {name: module for module in MODULES for name in module.MODEL_TYPES}
 
 
 def claims(path: pathlib.Path) -> bool:
-    """Whether a path looks like this format."""
-    return (
-        path.is_dir() and (path / "config.json").exists() and any((path / name).exists() for name in ("model.safetensors", tensors.INDEX))
-    )
+    """Whether a path looks like this format: open_clip's folders may hold a config.json too, but then other weights."""
+    has = lambda name: (path / name).exists()
+    return has("config.json") and (not has("open_clip_config.json") or has("model.safetensors") or has(tensors.INDEX))
 
 
 def read(path: str | os.PathLike) -> Imported:
@@ -35,26 +34,22 @@ def read(path: str | os.PathLike) -> Imported:
 
     Raises:
         FileNotFoundError: no config.json or no weights.
-        ConfigError: an architecture outside `FAMILIES`, or weights that do not fit the config.
+        ConfigError: an architecture outside `FAMILIES`, or weights or a tokenizer that do not fit the config.
     """
     path = pathlib.Path(path)
-    config = read_config(path)
-    family = choose(config, path)
-    return read_as(family, family.model(config), path)
-
-
-def read_as(family, model: Mapping[str, Any], path: pathlib.Path) -> Imported:
-    """The weights of a folder, taken as a given model of a family."""
-    found = tensors.read(path)
-    rules = mapping.fit_names(family.rules(model), found, family.PREFIXES)
-    return assemble(model, rules, found, str(tensors.find(path)), ignored=family.IGNORED)
+    family, made, found = choose(read_config(path), path), model(path), tensors.read(path)
+    rules = mapping.fit_names(family.rules(made), found, family.PREFIXES)
+    tokenizer = inputs.tokenizer(path, made)
+    source = str(tensors.find(path))
+    prepared = inputs.transforms(made, inputs.stated_length(path))
+    return assemble(made, rules, found, source, ignored=family.IGNORED, tokenizer=tokenizer, transforms=prepared)
 
 
 def model(path: str | os.PathLike) -> dict[str, Any]:
-    """The `config.model` of a folder, from its config.json alone."""
+    """The `config.model` of a folder, without its weights."""
     path = pathlib.Path(path)
     config = read_config(path)
-    return choose(config, path).model(config)
+    return inputs.with_pixels(choose(config, path).model(config), path)
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:

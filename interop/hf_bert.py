@@ -13,7 +13,14 @@ from interop.imported import section
 from interop.mapping import Rule, linear, norm, rule
 
 PREFIXES = ("", "bert.", "roberta.", "mpnet.", "distilbert.", "model.", "0.auto_model.", "0.model.", "auto_model.")
-IGNORED = (r"(^|\.)position_ids$", r"(^|\.)pooler\.", r"^cls\.", r"^lm_head\.", r"^vocab_(transform|layer_norm|projector)\.", r"^classifier\.")
+IGNORED = (
+    r"(^|\.)position_ids$",
+    r"(^|\.)pooler\.",
+    r"^cls\.",
+    r"^lm_head\.",
+    r"^vocab_(transform|layer_norm|projector)\.",
+    r"^classifier\.",
+)
 
 BERT = dict(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, hidden_act="gelu",

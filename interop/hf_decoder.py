@@ -1,4 +1,7 @@
-"""Hugging Face's decoders as encoders: Qwen2, Qwen3, Llama, Mistral. Names as transformers writes them; the language model's head is left out."""
+"""Hugging Face's decoders as encoders: Qwen2, Qwen3, Llama, Mistral, without the language model's head.
+
+Names as transformers writes them.
+"""
 
 from collections.abc import Mapping
 from typing import Any

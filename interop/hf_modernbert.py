@@ -100,6 +100,7 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": round(options["width"] * options["mlp_ratio"]),
         "hidden_activation": names.THEIR_ACTIVATIONS[options["activation"]],
         "norm_eps": options["norm_eps"],
+        "pad_token_id": None,  # the library's default lies outside small vocabularies; the tokenizer knows its own
         "local_attention": 2 * options["window"],
         "layer_types": kinds,
         # Both spellings: libraries before version 5 know only the second.

@@ -32,14 +32,14 @@ CONV = one(lambda a, shape: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2,
 PATCHES = one(lambda a, shape: a.T.reshape(shape), lambda a: a.reshape(-1, a.shape[-1]).T)  # Linear over (row, column, channel) to HWIO
 BATCHED = one(lambda a, shape: a[None], lambda a: a[0])  # a leading axis of 1 that only we have
 SCALAR = one(lambda a, shape: a.reshape(()), lambda a: a.reshape(1))  # [1] to []
-# The fused projection [D 3 H Dh] and its bias [3 H Dh], from three Linear layers or from one with q, k, v one after the other.
+# Fused projections [D 3 H Dh] and their bias [3 H Dh], from a Linear layer for each part or from one with all parts one after the other.
 QKV = Transform(
     lambda theirs, shapes: [np.stack([a.T.reshape(a.shape[1], *shapes[0][2:]) for a in theirs], axis=1)],
-    lambda ours: [ours[0][:, i].reshape(len(ours[0]), -1).T for i in range(3)],
+    lambda ours: [ours[0][:, i].reshape(len(ours[0]), -1).T for i in range(ours[0].shape[1])],
 )
 QKV_BIAS = Transform(
     lambda theirs, shapes: [np.stack(theirs).reshape(shapes[0])],
-    lambda ours: [ours[0][i].reshape(-1) for i in range(3)],
+    lambda ours: [part.reshape(-1) for part in ours[0]],
 )
 PACKED_QKV = one(lambda a, shape: a.T.reshape(shape), lambda a: a.reshape(len(a), -1).T)
 FLAT = one(lambda a, shape: a.reshape(shape), lambda a: a.reshape(-1))

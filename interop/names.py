@@ -75,3 +75,14 @@ def require(options: Mapping[str, Any], wanted: Mapping[str, Any], format: str) 
     other = [f"{name} = {options[name]!r} (needs {value!r})" for name, value in wanted.items() if options[name] != value]
     if other:
         raise ConfigError(f"{format} cannot hold this tower: {', '.join(other)}; choose another --format.")
+
+
+def absent(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses a config that asks for what no tower of ours has; `wanted` holds the values that say so.
+
+    Raises:
+        ConfigError: names each key and its value.
+    """
+    asked = [f"{name} = {config[name]!r}" for name, value in wanted.items() if config[name] not in (value, None)]
+    if asked:
+        raise ConfigError(f"config.json states {', '.join(asked)}, which the towers here do not have; this model cannot be read.")

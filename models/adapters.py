@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 from core.config import ConfigError, bind, check_keys, check_section, choose
 from core.paths import by_path, check_patterns, from_paths, matches
 
-FUSED = {"qkv_kernel": "qkv", "kv_kernel": "kv"}  # parts along axis 1
+FUSED = {"qkv_kernel": ("q", "k", "v"), "kv_kernel": ("k", "v"), "gated_kernel": ("gate", "up")}  # parts along axis 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _candidates(label: str, flat) -> dict[str, str]:
 def _site(name: str, target: str, boxed, lora: Lora) -> Site:
     shape, last = nn.unbox(boxed).shape, target.rsplit("/", 1)[-1]
     names = boxed.names if isinstance(boxed, nn.Partitioned) else (None,) * len(shape)
-    part = FUSED[last].index(name[-1]) if last in FUSED else None
+    part = FUSED[last].index(name.rsplit("/", 1)[-1]) if last in FUSED else None
     outputs = 1 if part is None else 2
     shapes = ((shape[0], lora.rank), (lora.rank, *shape[outputs:]))
     return Site(name, target, part, shapes, ((names[0], None), (None, *names[outputs:])), lora)

@@ -7,8 +7,8 @@ import optax
 from core.config import ConfigError, check_keys
 from core.paths import block_of, check_patterns, matches, tower_of
 
-# What a tower has in front of its blocks; the rest outside of them (final norm, pooling, projection) is its head.
-EMBEDDINGS = (r"embedding", r"/patch_", r"/class_token", r"/norm_pre/", r"/norm_embed")
+# What a tower has in front of its blocks, or for all of them; the rest outside of them (final norm, pooling, projection) is its head.
+EMBEDDINGS = (r"/\w*embedding", r"/patch_", r"/class_token$", r"/relative_bias$")
 
 
 def factors(paths: Iterable[str], multipliers: Mapping[str, float], layer_decay: Mapping[str, float]) -> dict[str, float]:

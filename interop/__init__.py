@@ -3,12 +3,16 @@
 import os
 import pathlib
 
+import numpy as np
+from ml_collections import ConfigDict
+
 from core.config import ConfigError
 from core.config import choose as _choose
-from interop import hf, open_clip
+from interop import hf, open_clip, sentence_transformers, tower_init
 from interop.imported import Imported
 
 FORMATS = {
+    "sentence_transformers": sentence_transformers,  # before hf: its folders hold a config.json too
     "hf": hf,
     "open_clip": open_clip,
 }
@@ -26,6 +30,16 @@ def read(path: str | os.PathLike, format: str | None = None) -> Imported:
         ConfigError: a format nobody knows, another architecture, missing or extra tensors, shapes that do not fit.
     """
     return _reader(path, format).read(path)
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """The config of a run with every option stated for towers whose `init` names a checkpoint; see `tower_init.resolve`."""
+    return tower_init.resolve(config, _reader)
+
+
+def initial(config: ConfigDict) -> dict[str, np.ndarray]:
+    """Parameters by path that the checkpoints of a resolved config bring; see `tower_init.initial`."""
+    return tower_init.initial(config, read)
 
 
 def _reader(path: str | os.PathLike, format: str | None):

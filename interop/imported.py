@@ -31,6 +31,7 @@ class Imported:
         transforms: `config.data.transforms` by view, as the family prepares its inputs.
         used: names of the file's tensors, each used once.
         prompts: texts put before an input, by name.
+        truncate_dim: how many leading values of a vector the folder asks for; None for all.
     """
 
     model: dict[str, Any]
@@ -39,6 +40,7 @@ class Imported:
     transforms: dict[str, Any]
     used: tuple[str, ...]
     prompts: dict[str, str]
+    truncate_dim: int | None = None
 
 
 def section(towers: Mapping[str, tuple[str, Mapping]], views: Mapping[str, str] | None = None, **scale) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def assemble(
     tokenizer=None,
     transforms: Mapping[str, Any] | None = None,
     prompts: Mapping[str, str] | None = None,
+    truncate_dim: int | None = None,
 ) -> Imported:
     """Reads every tensor into the model; what no file states (a temperature, in a text encoder) starts as the model says.
 
@@ -99,4 +102,4 @@ def assemble(
     free = {path: np.float32(value) for path, value in stated.items() if path in wanted and path not in ruled}
     found, used = mapping.read(rules, tensors, {path: shape for path, shape in wanted.items() if path not in free}, source, ignored=ignored)
     log.info("%s: %d tensors read into %d parameters", source, len(used), len(found))
-    return Imported(plain(model), from_paths(found | free), tokenizer, dict(transforms or {}), used, dict(prompts or {}))
+    return Imported(plain(model), from_paths(found | free), tokenizer, dict(transforms or {}), used, dict(prompts or {}), truncate_dim)

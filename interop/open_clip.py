@@ -11,7 +11,7 @@ from typing import Any
 
 from core.config import ConfigError
 from core.workdir import read_json
-from interop import hf_clip, mapping, names, tensors, timm
+from interop import hf_clip, inputs, mapping, names, tensors, timm
 from interop.imported import Imported, assemble, section
 from interop.mapping import Rule, linear, norm, rule
 
@@ -49,7 +49,10 @@ def read(path: str | os.PathLike) -> Imported:
     path = pathlib.Path(path)
     made, found = model(path), tensors.read(path)
     custom = bool(read_config(path)["model_cfg"].get("custom_text"))
-    return assemble(made, mapping.fit_names(rules(made, custom), found, PREFIXES), found, str(tensors.find(path)), ignored=IGNORED)
+    table = mapping.fit_names(rules(made, custom), found, PREFIXES)
+    folder = path if path.is_dir() else path.parent
+    ready = dict(tokenizer=inputs.tokenizer(folder, made), transforms=inputs.transforms(made))
+    return assemble(made, table, found, str(tensors.find(path)), ignored=IGNORED, **ready)
 
 
 def model(path: str | os.PathLike) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""How a folder of another library prepares texts and images: its tokenizer, lengths, sizes and pixel statistics."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from core.config import ConfigError, plain
+from core.workdir import read_json
+from input_pipeline import tokenize
+
+ENDLESS = 1_000_000  # a stated length from here on means that nobody stated one
+
+
+def tokenizer(folder: pathlib.Path, model: Mapping[str, Any]):
+    """The tokenizer in a folder, or None where there is none.
+
+    Raises:
+        ConfigError: it has more tokens than the table of a tower, or ends texts with another token than the tower reads.
+    """
+    try:
+        found = tokenize.load_folder(folder)
+    except FileNotFoundError:
+        return None
+    for label, options in texts(model).items():
+        if found.vocab_size > options["vocab_size"]:
+            raise ConfigError(
+                f"the tokenizer in {folder} has {found.vocab_size} tokens, but config.json states a vocab_size of {options['vocab_size']} "
+                f"for {label}; the files belong to different models."
+            )
+        if options["pooling"] == "eos" and options["eos_id"] not in (-1, found.eos_id):
+            raise ConfigError(
+                f"the tokenizer in {folder} ends texts with {found.eos_id}, but config.json states an eos_token_id of "
+                f"{options['eos_id']}; the files belong to different models."
+            )
+    return found
+
+
+def texts(model: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Options of the towers that read texts, by label."""
+    return {label: entry["options"] for label, entry in model["towers"].items() if "vocab_size" in entry["options"]}
+
+
+def stated_length(folder: pathlib.Path) -> int | None:
+    """Tokens that the tokenizer's files allow, or None."""
+    file = folder / "tokenizer_config.json"
+    found = read_json(file).get("model_max_length") if file.exists() else None
+    return int(found) if found is not None and found < ENDLESS else None
+
+
+def transforms(model: Mapping[str, Any], length: int | None = None, prompts: Mapping[str, str] | None = None, pool_prompt: bool = True):
+    """`config.data.transforms`: texts are cut to the tower's length or a smaller stated one, images brought to the tower's size.
+
+    Args:
+        model: a `config.model`.
+        length: tokens at most, as the files state it.
+        prompts: by view.
+        pool_prompt: whether a prompt's own tokens are pooled.
+    """
+    made = {}
+    for view, label in model["views"].items():
+        options = model["towers"][label]["options"]
+        if label not in texts(model):
+            made[view] = {"name": "resize", "options": {"height": options["image_size"], "width": options["image_size"]}}
+            continue
+        # A tower that reads padding must always get as much of it as in training.
+        tokens = options["length"] if options.get("attend_padding") else min(options["length"], length or options["length"])
+        prompt = (prompts or {}).get(view, "")
+        said = {"prompt": prompt, "pool_prompt": pool_prompt} if prompt else {}
+        made[view] = {"name": "tokenize", "options": {"length": tokens} | said}
+    return made
+
+
+def with_pixels(model: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+    """The model with the pixel statistics of `preprocessor_config.json` (or the newer `processor_config.json`), if there is one."""
+    model = plain(model)
+    file = next((folder / name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).exists()), None)
+    stated = {} if file is None else read_json(file)
+    stated = stated.get("image_processor", stated)
+    for entry in model["towers"].values():
+        if "pixel_mean" in entry["options"] and "image_mean" in stated and "image_std" in stated:
+            entry["options"] |= {"pixel_mean": list(stated["image_mean"]), "pixel_std": list(stated["image_std"])}
+    return model

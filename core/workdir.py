@@ -77,8 +77,8 @@ def _comparable(config: dict) -> dict:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path):
-    """Holds the folder for one writer; the lock goes when the process does, however it ends.
+def locked(workdir: pathlib.Path, work: str = "trained", flag: str = "--workdir"):
+    """Holds the folder for one writer; the lock goes when the process does, however it ends. `work` and `flag` word the refusal.
 
     Raises:
         ConfigError: another process holds it.
@@ -90,7 +90,7 @@ def locked(workdir: pathlib.Path):
         except BlockingIOError:
             file.seek(0)
             raise ConfigError(
-                f"{workdir} is being trained by process {file.read().strip() or 'unknown'}; choose another --workdir."
+                f"{workdir} is being {work} by process {file.read().strip() or 'unknown'}; choose another {flag}."
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

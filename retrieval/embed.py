@@ -1,38 +1,58 @@
-"""A run's checkpoint as an encoder of raw values: texts and images in, unit vectors out."""
+"""A model as an encoder of raw values: texts and images in, unit vectors out."""
 
 import hashlib
+import json
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from core import mesh as meshes
-from core.checkpoint import committed_steps, restore
-from core.paths import by_path, from_paths, matches
-from core.workdir import read_json
-from input_pipeline import tokenize
+from core.config import ConfigError, plain
+from core.paths import by_path
 from input_pipeline.image import resize
 from input_pipeline.transforms import bind_transforms, stack
 from models import dual
+from models.layers import unit
+from retrieval import buckets
+
+TOKENS = 4096  # of a batch, for each device: beyond this two cores gain nothing, and below it more time goes to starting programs
+WINDOW = 16_384  # texts that are tokenised and sorted together; their ids are all that is kept beside the vectors
+IN_FLIGHT = 2  # batches: one computes while the next is made
 
 
 class Encoder:
     """A trained model with its tokenizer, on a mesh of its own.
 
-    `logit_scale` and `logit_bias` (None for a model without) are the learned ones; `step` is the checkpoint's.
+    `logit_scale` and `logit_bias` (None for a model without) are the learned ones; `step` is the checkpoint's; `prompts` are those
+    that came with the weights, by name; `dim` is the length of a vector.
     """
 
-    def __init__(self, config, params, tokenizer, mesh, step: int, weights: str):
-        self.config, self.step, self.weights, self._tokenizer, self._mesh = config, step, weights, tokenizer, mesh
+    def __init__(
+        self,
+        config,
+        params,
+        tokenizer,
+        mesh,
+        step: int,
+        weights: str,
+        *,
+        prompts: Mapping[str, str] | None = None,
+        truncate_dim: int | None = None,
+    ):
+        self.config, self.step, self.weights, self.prompts = config, step, weights, dict(prompts or {})
+        self._tokenizer, self._mesh = tokenizer, mesh
         self._model = dual.build(config.model, tokenizer.vocab_size if tokenizer else None)
         self._params, self._transforms = params, bind_transforms(config.data.transforms)
         self.logit_scale = float(np.exp(params["log_logit_scale"]))
         self.logit_bias = float(params["logit_bias"]) if "logit_bias" in params else None
+        self.dim = _dim(self._tower(self.views[0]).output_dim, truncate_dim)
         self._compiled = {view: jax.jit(partial(self._apply, view)) for view in self.views}
 
     @property
@@ -40,29 +60,80 @@ class Encoder:
         """Views by name: `image`, `text`, ..."""
         return tuple(self.config.model.views)
 
-    def encode(self, values: Sequence | str, view: str | None = None, batch: int = 256) -> np.ndarray:
-        """Unit vectors of texts or images.
+    def encode(
+        self, values: Sequence | str, view: str | None = None, batch: int = 256, *,
+        prompt: str | None = None, tokens: int = TOKENS, done: Callable[[int], object] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Unit vectors of texts or images, in the order given.
+
+        Texts are sorted by length, and those of like length padded to one of a few widths: a handful of shapes compile, and little
+        is computed for padding.
 
         Args:
             values: strings; or images as uint8 arrays [H W] or [H W C], Pillow images or paths of files.
             view: which tower; by default the first that reads what was given.
-            batch: rows encoded at once, rounded up to the mesh; the last rows are padded to it and cut off again.
+            batch: images encoded at once, rounded up to the mesh; the last rows are padded to it and cut off again.
+            prompt: put before each text, in place of the view's own.
+            tokens: texts are encoded about so many tokens at once, on each device.
+            done: called with the number of rows of each batch, for a progress bar.
 
         Returns:
             float32 [N d], rows of length one; [d] for a single string.
 
         Raises:
-            ValueError: no view reads such values, or an unknown view.
+            ConfigError: no view reads such values, an unknown view, or a prompt for images.
+            ValueError: an array that is not a uint8 image.
         """
         if isinstance(values, str):
-            return self.encode([values], view, batch)[0]
-        view = self._view_for(values) if view is None else view
+            return self.encode([values], view, batch, prompt=prompt)[0]
+        view = self.view_for(_is_text(values)) if view is None else view
+        self.reads_text(view)
+        vectors, waiting = np.zeros((len(values), self.dim), np.float32), deque()
+
+        def take():
+            rows, made = waiting.popleft()
+            vectors[rows] = np.asarray(made, np.float32)[: len(rows)]
+            if done is not None:
+                done(len(rows))
+
+        with jax.set_mesh(self._mesh):
+            for rows, arrays in self._batches(view, values, batch, prompt, tokens):
+                waiting.append((rows, self._compiled[view](self._params, *jax.device_put(arrays, meshes.batch_sharding(self._mesh)))))
+                if len(waiting) > IN_FLIGHT:
+                    take()
+            while waiting:
+                take()
+        return vectors
+
+    def reads_text(self, view: str) -> bool:
+        """Whether a view takes texts; the others take images.
+
+        Raises:
+            ConfigError: no such view.
+        """
         if view not in self.views:
-            raise ValueError(f"no view {view!r}; this model has {', '.join(self.views)}.")
-        parts = meshes.shards(self._mesh)
-        batch = -(-batch // parts) * parts
-        rows = [self._rows(view, values[start : start + batch], batch) for start in range(0, len(values), batch)]
-        return np.concatenate(rows) if rows else np.zeros((0, self._tower(view).output_dim), np.float32)
+            raise ConfigError(f"no view {view!r}; this model has {', '.join(self.views)}.")
+        return hasattr(self._tower(view), "vocab_size")
+
+    def view_for(self, text: bool) -> str:
+        """The first view that reads texts, or images.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = [view for view in self.views if self.reads_text(view) == text]
+        if not found:
+            raise ConfigError(f"no tower reads {'text' if text else 'images'}; this model has the views {', '.join(self.views)}.")
+        return found[0]
+
+    def image(self, value, view: str) -> np.ndarray:
+        """An image as the tower of a view takes it: uint8 [H W C].
+
+        Raises:
+            ValueError: an array that is not a uint8 image.
+        """
+        tower = self._tower(view)
+        return as_image(value, tower.image_size, tower.channels)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter."""
@@ -71,37 +142,72 @@ class Encoder:
             digest.update(path.encode() + np.asarray(leaf).tobytes())
         return digest.hexdigest()[:16]
 
-    def _rows(self, view: str, values: Sequence, batch: int) -> np.ndarray:
-        arrays = [np.concatenate([a, np.zeros((batch - len(a), *a.shape[1:]), a.dtype)]) for a in self._arrays(view, values)]
-        with jax.set_mesh(self._mesh):
-            placed = jax.device_put(arrays, meshes.batch_sharding(self._mesh))
-            return np.asarray(self._compiled[view](self._params, *placed), np.float32)[: len(values)]
+    def describe(self, view: str) -> dict:
+        """All that a vector of a view depends on beside its value, ready for JSON: two encoders that agree here make the same vectors."""
+        options = plain(self.config.model.towers[self.config.model.views[view]])
+        transform = plain(self.config.data.transforms[view]) if view in self.config.data.transforms else None
+        found = {"fingerprint": self.fingerprint(), "weights": self.weights, "step": self.step, "view": view, "dim": self.dim}
+        return found | {"tower": json.loads(json.dumps(options)), "transform": transform, "tokenizer": self._tokenizer_digest(view)}
 
-    def _apply(self, view: str, params, x, mask=None):
-        return self._model.apply({"params": params}, view, x, mask, method="encode")["embedding"]
+    def _tokenizer_digest(self, view: str) -> str | None:
+        if self._tokenizer is None or not self.reads_text(view):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            self._tokenizer.save(folder)
+            files = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+            return hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).hexdigest()[:16]
+
+    def _batches(self, view, values, batch, prompt, tokens) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Indices of the rows of each batch, and its arrays, filled up with rows of zeros."""
+        parts = meshes.shards(self._mesh)
+        text = self.reads_text(view)
+        if prompt is not None and not text:
+            raise ConfigError(f"view {view!r} reads images, which take no prompt.")
+        window = WINDOW if text else -(-batch // parts) * parts
+        for start in range(0, len(values), window):
+            arrays = self._arrays(view, values[start : start + window], prompt)
+            count = len(arrays[0])
+            planned = self._plan(view, arrays, tokens * parts, parts) if text else [buckets.Batch(np.arange(count), window, None)]
+            for rows, size, width in planned:
+                cut = [array[rows, :width] for array in arrays]
+                yield start + rows, [np.concatenate([a, np.zeros((size - len(a), *a.shape[1:]), a.dtype)]) for a in cut]
+
+    def _plan(self, view, arrays, tokens, parts) -> list[buckets.Batch]:
+        ids, mask = arrays[0], arrays[1] if len(arrays) > 1 else None
+        lengths = np.full(len(ids), ids.shape[1])
+        # A tower that looks at padding gets all of it; elsewhere what follows the last kept token changes nothing.
+        if mask is not None and not getattr(self._tower(view), "attend_padding", False):
+            lengths = np.maximum(ids.shape[1] - np.argmax(mask[:, ::-1], axis=1), 1) * mask.any(axis=1)
+        return buckets.plan(lengths, buckets.widths(ids.shape[1]), tokens, parts)
+
+    def _apply(self, view: str, params, x, mask=None, pool_mask=None):
+        only_text = {} if pool_mask is None else dict(pool_mask=pool_mask)
+        vectors = self._model.apply({"params": params}, view, x, mask, **only_text, method="encode")["embedding"]
+        return vectors if self.dim == vectors.shape[1] else unit(vectors[:, : self.dim])
 
     def _tower(self, view: str) -> nn.Module:
         return self._model.towers[self.config.model.views[view]]
 
-    def _reads_text(self, view: str) -> bool:
-        return hasattr(self._tower(view), "vocab_size")
+    def _arrays(self, view: str, values: Sequence, prompt: str | None = None) -> tuple[np.ndarray, ...]:
+        """The view's arrays as training makes them, without anything random: what it is, and its masks if it has any."""
+        transform = self._transforms.get(view, stack)
+        if not self.reads_text(view):
+            values = [self.image(value, view) for value in values]
+        elif prompt is not None:
+            transform = partial(transform, prompt=prompt)
+        arrays = transform(list(values), None, self._tokenizer)
+        return tuple(arrays[suffix] for suffix in ("", "_mask", "_pool_mask") if suffix in arrays)
 
-    def _view_for(self, values: Sequence) -> str:
-        is_text = (
-            len(values) > 0 and isinstance(values[0], str) and pathlib.Path(values[0]).suffix.lower() not in Image.registered_extensions()
-        )
-        found = [view for view in self.views if self._reads_text(view) == is_text]
-        if not found:
-            raise ValueError(f"no tower reads {'text' if is_text else 'images'}; this model has the views {', '.join(self.views)}.")
-        return found[0]
 
-    def _arrays(self, view: str, values: Sequence) -> tuple[np.ndarray, ...]:
-        """The view's arrays as training makes them, without anything random: what it is, and its mask if it has one."""
-        if not self._reads_text(view):
-            tower = self._tower(view)
-            values = [as_image(value, tower.image_size, tower.channels) for value in values]
-        arrays = self._transforms.get(view, stack)(list(values), None, self._tokenizer)
-        return tuple(arrays[suffix] for suffix in ("", "_mask") if suffix in arrays)
+def _is_text(values: Sequence) -> bool:
+    first = values[0] if len(values) else None
+    return isinstance(first, str) and pathlib.Path(first).suffix.lower() not in Image.registered_extensions()
+
+
+def _dim(width: int, truncate_dim: int | None) -> int:
+    if truncate_dim is not None and not 1 <= truncate_dim <= width:
+        raise ConfigError(f"truncate_dim is {truncate_dim}, but the model's vectors have {width} values; choose 1 to {width}.")
+    return width if truncate_dim is None else truncate_dim
 
 
 def as_image(value, size: int, channels: int) -> np.ndarray:
@@ -121,49 +227,3 @@ def as_image(value, size: int, channels: int) -> np.ndarray:
         value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     array = np.asarray(value.convert("L" if channels == 1 else "RGB")).reshape(value.height, value.width, channels)
     return array if array.shape[:2] == (size, size) else resize(array, size, size)
-
-
-def load(workdir, step: int | None = None, *, weights: str | None = None, mesh: jax.sharding.Mesh | None = None) -> Encoder:
-    """The encoder of a run.
-
-    Args:
-        workdir: of the run.
-        step: which checkpoint; the last committed one by default.
-        weights: `params` or `ema`; by default the averages where the run keeps them.
-        mesh: other devices than all of them on the data axis.
-
-    Raises:
-        FileNotFoundError: no run there, no committed checkpoint, or not the asked one.
-    """
-    workdir = pathlib.Path(workdir)
-    if not (workdir / "config.json").exists():
-        raise FileNotFoundError(f"{workdir} holds no config.json; give the --workdir of a training run.")
-    config = ConfigDict(read_json(workdir / "config.json"))
-    steps = committed_steps(workdir / "checkpoints")
-    if not steps or (step is not None and step not in steps):
-        raise FileNotFoundError(
-            f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}."
-        )
-    step = steps[-1] if step is None else step
-    mesh = meshes.make() if mesh is None else mesh
-    tokenizer = tokenize.load(workdir / "tokenizer") if (workdir / "tokenizer").is_dir() else None
-    weights = weights or ("params" if config.optimizer.ema_decay is None else "ema")
-    params = _restore(config, workdir / "checkpoints", step, weights, mesh, tokenizer)
-    return Encoder(config, params, tokenizer, mesh, step, weights)
-
-
-def _restore(config, folder: pathlib.Path, step: int, weights: str, mesh, tokenizer):
-    """Parameters alone, whole on every device; an average holds only trainable leaves, so it is laid over the parameters."""
-    model = dual.build(config.model, tokenizer.vocab_size if tokenizer else None)
-    example = {}
-    for view, label in config.model.views.items():
-        tower = model.towers[label]
-        text = hasattr(tower, "vocab_size")
-        example[view] = np.zeros((1, 2), np.int32) if text else np.zeros((1, tower.image_size, tower.image_size, tower.channels), np.uint8)
-    shapes = nn.unbox(jax.eval_shape(partial(model.init, jax.random.key(0)), example))["params"]
-    like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=meshes.replicated(mesh)), shapes)
-    if weights == "params":
-        return restore(folder, step, "params", like)
-    trainable = {path: leaf for path, leaf in by_path(like).items() if not matches(path, config.optimizer.freeze)}
-    averaged = restore(folder, step, "ema", trainable)
-    return from_paths(by_path(restore(folder, step, "params", like)) | averaged) if config.optimizer.freeze else from_paths(averaged)

@@ -1,12 +1,16 @@
 """A trained run as an encoder of raw values."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
 import retrieval
 from core import mesh as meshes
+from core.config import ConfigError
+from core.paths import by_path
 from core.workdir import claim_config
 from input_pipeline.sources.digits import Digits
 from tests import tiny
@@ -15,7 +19,9 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    made = tiny.config(optimizer__ema_decay=0.5, optimizer__freeze=("^towers_text/token_embedding",))
+    made = tiny.config(optimizer__ema_decay=0.5, optimizer__freeze=("^towers_image/position",))
+    lora = dict(name="lora", patterns=("attention/qkv_kernel/q",), train=("projection",), options=dict(rank=2, init="normal"))
+    made.model.adapters = dict(text=lora)
     claim_config(workdir, made)
     tiny.train(made, workdir)
     return workdir
@@ -39,6 +45,68 @@ def test_batches_and_padding_change_nothing(encoder):
     np.testing.assert_allclose(encoder.encode(images, batch=8), whole, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([encoder.encode(images[:4]), encoder.encode(images[4:])]), whole, atol=1e-6)
     assert encoder.encode([], view="image").shape == (0, 16)
+
+
+def test_texts_are_encoded_as_if_alone_and_in_their_order(encoder):
+    texts = ["digit " * n + str(n) for n in np.random.default_rng(0).permutation(12)] + [""]
+    alone = np.stack([encoder.encode(text) for text in texts])
+    counted = []
+    np.testing.assert_allclose(encoder.encode(texts, tokens=32, done=counted.append), alone, atol=1e-6)
+    assert sum(counted) == len(texts) and len(counted) > 1
+    # As the model itself has it, all padded to the full length.
+    ids, mask = (jnp.asarray(array) for array in encoder._arrays("text", texts))
+    whole = encoder._model.apply({"params": encoder._params}, "text", ids, mask, method="encode")["embedding"]
+    assert ids.shape == (13, 16)
+    np.testing.assert_allclose(alone, whole, atol=1e-6)
+
+
+def test_more_texts_than_are_sorted_together(encoder, monkeypatch):
+    texts = ["digit " * (n % 5) + str(n) for n in range(25)]
+    whole = encoder.encode(texts)
+    monkeypatch.setattr(retrieval.embed, "WINDOW", 8)
+    np.testing.assert_allclose(encoder.encode(texts), whole, atol=1e-6)
+
+
+def test_a_prompt_stands_before_the_text(encoder):
+    np.testing.assert_array_equal(encoder.encode(["three"], prompt="the digit "), encoder.encode(["the digit three"]))
+    with pytest.raises(ConfigError, match="view 'image' reads images, which take no prompt"):
+        encoder.encode([np.zeros((8, 8), np.uint8)], prompt="a photo of ")
+
+
+def test_a_cut_vector_is_the_start_of_the_whole_at_length_one(workdir, encoder):
+    whole, cut = encoder.encode(["a", "the digit nine"]), retrieval.load(workdir, truncate_dim=4)
+    made = cut.encode(["a", "the digit nine"])
+    np.testing.assert_allclose(made, whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True), atol=1e-6)
+    assert (cut.dim, cut.encode([], view="text").shape) == (4, (0, 4)) and cut.describe("text") != encoder.describe("text")
+    with pytest.raises(ConfigError, match="truncate_dim is 17, but the model's vectors have 16 values; choose 1 to 16"):
+        retrieval.load(workdir, truncate_dim=17)
+
+
+def test_another_precision_is_close(workdir, encoder):
+    texts, low = ["a", "the digit nine"], retrieval.load(workdir, dtype="bfloat16")
+    cosines = (encoder.encode(texts) * low.encode(texts)).sum(1)
+    assert (cosines > 0.999).all() and (cosines < 1 - 1e-7).any()  # bfloat16 keeps 8 bits
+
+
+def saved_params(path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        return by_path(checkpointer.restore(path))
+
+
+def test_adapters_are_added_to_their_matrices(workdir, encoder):
+    folder = workdir / "checkpoints"
+    kernel = "towers_text/blocks/block_0/attention/qkv_kernel"
+    last, first = (by_path(retrieval.load(workdir, step, weights="params")._params) for step in (6, 2))
+    assert not [path for path in last if path.startswith("adapters/")]
+    saved = saved_params(folder / "6" / "params")
+    delta = 4.0 * np.einsum(
+        "wr,rhd->whd",
+        saved["adapters/text/blocks/block_0/attention/qkv_kernel/q/a"],
+        saved["adapters/text/blocks/block_0/attention/qkv_kernel/q/b"],
+    )
+    np.testing.assert_allclose(last[kernel][:, 0], saved[kernel][:, 0] + delta, atol=1e-6)
+    np.testing.assert_array_equal(last[kernel][:, 1:], first[kernel][:, 1:])  # without an adapter: frozen
+    assert (np.asarray(last[kernel][:, 0]) != np.asarray(first[kernel][:, 0])).any()
 
 
 def test_images_come_as_arrays_pictures_or_files(encoder, tmp_path):

@@ -1,0 +1,105 @@
+"""Opens what holds a model: the workdir of a run, or a folder or file of another library."""
+
+import pathlib
+from functools import partial
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+import interop
+from core import mesh as meshes
+from core.checkpoint import committed_steps, restore
+from core.config import ConfigError
+from core.paths import by_path, from_paths, matches
+from core.workdir import read_json
+from input_pipeline import tokenize
+from interop.imported import example
+from models import adapters, dual
+from retrieval.embed import Encoder
+
+
+def load(
+    path, step: int | None = None, *, weights: str | None = None, mesh: jax.sharding.Mesh | None = None,
+    truncate_dim: int | None = None, dtype: str | None = None,
+) -> Encoder:  # fmt: skip
+    """The encoder of a run, or of a model that another library wrote.
+
+    Args:
+        path: the workdir of a run; or a folder or file that `interop.read` knows.
+        step: which checkpoint of a run; the last committed one by default.
+        weights: of a run, `params` or `ema`; by default the averages where the run keeps them.
+        mesh: other devices than all of them on the data axis.
+        truncate_dim: keep so many leading values of each vector and bring it to length one again, for a model trained with Matryoshka
+            losses.
+        dtype: what the towers compute in, `bfloat16` for example; by default what the model says.
+
+    Raises:
+        FileNotFoundError: no model there, no committed checkpoint, or not the asked one.
+        ConfigError: a model that does not fit its weights, or options that do not fit the model.
+    """
+    path = pathlib.Path(path)
+    mesh = meshes.make() if mesh is None else mesh
+    if is_run(path):
+        return _of_run(path, step, weights, mesh, truncate_dim, dtype)
+    if not any(reader.claims(path) for reader in interop.FORMATS.values()):
+        known = ", ".join(interop.FORMATS)
+        raise FileNotFoundError(
+            f"{path} holds no config.json; give the --workdir of a training run, or a model in one of the formats {known}."
+        )
+    if step is not None or weights is not None:
+        raise ConfigError(f"{path} is no run of Tandem: it has one set of weights; leave out step and weights.")
+    return _of_import(path, mesh, truncate_dim, dtype)
+
+
+def is_run(path: pathlib.Path) -> bool:
+    """Whether a folder is the workdir of a run; other libraries write a config.json too."""
+    if not (path / "config.json").is_file():
+        return False
+    found = read_json(path / "config.json")
+    return isinstance(found, dict) and {"model", "data", "optimizer"} <= found.keys()
+
+
+def _of_import(path: pathlib.Path, mesh, truncate_dim: int | None, dtype: str | None) -> Encoder:
+    found = interop.read(path)
+    config = ConfigDict(dict(model=found.model, data=dict(transforms=found.transforms, tokenizer=None), losses={}, evals={}))
+    _compute_in(config, dtype)
+    params = jax.device_put(found.params, meshes.replicated(mesh))
+    return Encoder(config, params, found.tokenizer, mesh, 0, "params", prompts=found.prompts, truncate_dim=truncate_dim)
+
+
+def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, truncate_dim: int | None, dtype: str | None) -> Encoder:
+    config = ConfigDict(read_json(workdir / "config.json"))
+    steps = committed_steps(workdir / "checkpoints")
+    if not steps or (step is not None and step not in steps):
+        raise FileNotFoundError(
+            f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}."
+        )
+    step = steps[-1] if step is None else step
+    _compute_in(config, dtype)
+    tokenizer = tokenize.load(workdir / "tokenizer") if (workdir / "tokenizer").is_dir() else None
+    weights = weights or ("params" if config.optimizer.ema_decay is None else "ema")
+    params = _restore(config, workdir / "checkpoints", step, weights, mesh, tokenizer)
+    return Encoder(config, params, tokenizer, mesh, step, weights, truncate_dim=truncate_dim)
+
+
+def _compute_in(config, dtype: str | None) -> None:
+    for entry in config.model.towers.values():
+        if dtype is not None:
+            entry.options.update(dtype=dtype)
+
+
+def _restore(config, folder: pathlib.Path, step: int, weights: str, mesh, tokenizer):
+    """Parameters alone, whole on every device, adapters added in; an average holds only trainable leaves and is laid over the rest."""
+    model = dual.build(config.model, tokenizer.vocab_size if tokenizer else None)
+    examples = {view: example(model.towers[label]) for view, label in config.model.views.items()}
+    boxed = jax.eval_shape(partial(model.init, jax.random.key(0)), examples)["params"]
+    adapted, frozen = adapters.make(config.model, boxed), adapters.frozen(config)
+    like = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=meshes.replicated(mesh)), nn.unbox(boxed | adapted.boxed())
+    )
+    params = restore(folder, step, "params", like) if weights == "params" or frozen else {}
+    if weights == "ema":
+        trainable = {path: leaf for path, leaf in by_path(like).items() if not matches(path, frozen)}
+        params = from_paths(by_path(params) | restore(folder, step, "ema", trainable))
+    return adapted.merge(params)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evals import metrics
+from evals import metrics, ranked
 
 TOP = 5
 LONGEST_SIDE = 96  # pixels; a report enlarges small images and has no use for larger ones
 NAME_LENGTH = 120
+PASSAGE_LENGTH = 400
 
 
 def spread(groups: Sequence[str], count: int, seed: int, distinct: Sequence | None = None) -> np.ndarray:
@@ -125,3 +126,39 @@ def relevant_lists(relevant: np.ndarray, queries: int) -> list[list[int]]:
     for query, candidate in np.asarray(relevant).tolist():
         out[query].append(candidate)
     return out
+
+
+def ranked_lists(
+    task, score_rows, found: ranked.Judged, place: np.ndarray, tie: np.ndarray, count: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Queries with their best candidates: `ranked_{queries,kinds,places,answers,relevant}` [Q], `ranked_top_{texts,scores,right}` [Q 5].
+
+    A seeded sample comes first, then the queries whose first relevant candidate stands last, except those already shown.
+    `ranked_answers` is that candidate, `ranked_relevant` how many are relevant.
+    """
+    first = np.full(len(found.queries), len(tie))
+    np.minimum.at(first, found.query, place)
+    answered = np.flatnonzero(first < len(tie))
+    drawn = answered[np.random.default_rng(seed).permutation(len(answered))[:count]]
+    worst = [q for q in answered[np.argsort(-first[answered], kind="stable")].tolist() if q not in set(drawn.tolist())][:count]
+    picked = np.array([*drawn.tolist(), *worst], np.int64)
+    scores = score_rows(found.queries[picked])
+    top = np.array([np.lexsort((tie, -row))[:TOP] for row in scores]).reshape(len(picked), -1)
+    own = {q: found.candidate[found.query == q] for q in picked.tolist()}
+    best = [next(c for c, at in zip(own[q], place[found.query == q], strict=True) if at == first[q]) for q in picked.tolist()]
+    return {
+        "ranked_queries": passages([task.queries[i] for i in found.queries[picked]]),
+        "ranked_kinds": np.array(["drawn"] * len(drawn) + ["worst"] * len(worst), dtype=str),
+        "ranked_places": first[picked],
+        "ranked_answers": passages([task.corpus[i] for i in best]),
+        "ranked_relevant": np.array([len(own[q]) for q in picked.tolist()]),
+        "ranked_top_texts": passages([task.corpus[i] for i in top.ravel()]).reshape(top.shape),
+        "ranked_top_scores": np.take_along_axis(scores, top, axis=1),
+        "ranked_top_right": np.array([np.isin(row, own[q]) for row, q in zip(top, picked.tolist(), strict=True)], bool),
+    }
+
+
+def passages(values: Sequence) -> np.ndarray:
+    """Texts as an array of strings, each cut to 400 characters with its lines kept; anything else by its number."""
+    texts = [value if isinstance(value, str) else f"{type(value).__name__} {i}" for i, value in enumerate(values)]
+    return np.array([text if len(text) <= PASSAGE_LENGTH else text[: PASSAGE_LENGTH - 1] + "…" for text in texts], dtype=str)

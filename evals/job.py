@@ -58,7 +58,7 @@ def check(config) -> None:
         key = f"config.evals.{label}"
         check_section(entry, ("name", "every_steps", "data", "options", "goal"), key, optional=("goal",))
         bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
-        check_section(entry.data, ("name", "options"), f"{key}.data")
+        check_section(entry.data, ("name", "options", "prompts"), f"{key}.data", optional=("prompts",))
         bind(choose(SOURCES, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
     if config.checkpoint.best is not None:
         choose(config.evals, config.checkpoint.best, "config.checkpoint.best")

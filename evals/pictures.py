@@ -42,6 +42,18 @@ def grid(arrays: Mapping[str, np.ndarray]) -> list[dict]:
     return cards
 
 
+def ranked_lists(arrays: Mapping[str, np.ndarray]) -> dict[str, list[dict]]:
+    """Queries with their best candidates, by why they are shown: `drawn` before any result, or gone `worst`."""
+    out: dict[str, list[dict]] = {}
+    for q, query in enumerate(arrays["ranked_queries"].tolist()):
+        top = zip(*(arrays[f"ranked_top_{part}"][q].tolist() for part in ("texts", "scores", "right")), strict=True)
+        card = {"query": query, "place": int(arrays["ranked_places"][q]) + 1, "answer": arrays["ranked_answers"][q].item(),
+                "others": int(arrays["ranked_relevant"][q]) - 1,
+                "top": [{"text": text, "score": score, "right": right} for text, score, right in top]}  # fmt: skip
+        out.setdefault(arrays["ranked_kinds"][q].item(), []).append(card)
+    return out
+
+
 def heat_map(arrays: Mapping[str, np.ndarray]) -> dict:
     """Cells of the similarity map: opacity 0-1 from the 2nd percentile of the scores to the highest."""
     scores = arrays["pair_scores"].astype(float)

@@ -71,14 +71,19 @@ def best(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main_metrics(result: dict[str, Any]) -> list[str]:
     """The metrics that a short table shows: the primary one first, no diagnostics and no pessimistic doubles."""
-    primary = result["primary"]["name"]
-    rest = [name for name in result["metrics"] if direction(name) and not name.endswith("_pessimistic") and name != primary]
-    return [primary] + rest
+    primary, beside = result["primary"]["name"], controls(result)
+    main = (name for name in result["metrics"] if direction(name) and not name.endswith("_pessimistic"))
+    return [primary] + [name for name in main if name != primary and name.split("/")[0] not in beside]
+
+
+def controls(result: dict[str, Any]) -> list[str]:
+    """What a result measured beside the model on the same data: the first word of every `<control>/<primary metric>`."""
+    return [name.split("/")[0] for name in result["metrics"] if "/" in name and name.split("/", 1)[1] == result["primary"]["name"]]
 
 
 def is_share(name: str) -> bool:
     """Whether a metric is a fraction 0-1, which people read as a percentage."""
-    return any(word in name for word in ("recall", "accuracy", "tie_rate"))
+    return any(word in name for word in ("recall", "accuracy", "success", "tie_rate"))
 
 
 def readable(name: str, value: float | None) -> str:

@@ -26,6 +26,8 @@ WALL_TIME = "Wall time, first to last logged step"
 SENTENCES = {
     ("image_text_retrieval", "img2txt/recall@1"): "of {images} images rank a right text first among {texts}",
     ("zeroshot", "accuracy@1"): "of {count} images get their class from prompts alone, out of {classes} classes",
+    ("ranking", "mrr@10"): "mean of 1 / place of the first right one, 0 below place 10: {queries} queries against {corpus} candidates",
+    ("ranking", "ndcg@10"): "of the best possible gain among ten: {queries} queries against {corpus} candidates",
     ("held_out_loss", "loss"): "nats, the training objective on {count} held-out pairs in batches of {batch}",
 }
 
@@ -42,11 +44,12 @@ def headline(run: Run, label: str) -> dict[str, Any]:
         "metric": name,
         "step": last["step"],
         "value": run_files.readable(name, value),
-        "share": value if run_files.is_share(name) else None,
+        "share": value if run_files.is_share(name) or last["evaluator"] == "ranking" else None,
         "sentence": sentence,
         "goal": goal(run, label),
         "goal_at": run.goal(label),
         "chance": last["metrics"].get(f"{name}_chance"),
+        "controls": {control: last["metrics"][f"{control}/{name}"] for control in run_files.controls(last)},
         "best": "" if top is last else f"best {run_files.readable(name, top['primary']['value'])} at step {top['step']:,}",
     }
 
@@ -65,10 +68,15 @@ def goal(run: Run, label: str) -> str | None:
 def table(label: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows of an evaluator's table, main metrics apart from diagnostics; `best` is one checkpoint, that of the best primary metric."""
     last, top = found[-1], run_files.best(found)
-    main = run_files.main_metrics(last)
-    names = main + sorted(set(last["metrics"]) - set(main))
-    rows = [{"name": name, "last": last["metrics"][name], "best": top["metrics"].get(name)} for name in names]
+    main, controls = run_files.main_metrics(last), run_files.controls(last)
+    names = main + sorted(name for name in set(last["metrics"]) - set(main) if name.split("/")[0] not in controls)
+    rows = [
+        {"name": name, "last": last["metrics"][name], "best": top["metrics"].get(name),
+         "controls": [last["metrics"].get(f"{control}/{name}") for control in controls]}
+        for name in names
+    ]  # fmt: skip
     return {
+        "controls": controls,
         "label": label,
         "evaluator": last["evaluator"],
         "primary": last["primary"]["name"],
@@ -94,6 +102,8 @@ def evaluation_panels(run: Run, label: str) -> list[dict[str, Any]]:
     panels = []
     for family, names in families.items():
         lines = {name.removeprefix(family) if len(names) > 1 else name: _history(found, name) for name in names[:3]}
+        if len(names) == 1:
+            lines |= {control: _history(found, f"{control}/{names[0]}") for control in run_files.controls(found[-1])}
         level = run.goal(label) if primary in names else None
         panels.append(_panel(f"{label}: {family}", lines, share=run_files.is_share(names[0]), level=level))
     return panels
@@ -118,6 +128,7 @@ def gallery(label: str, arrays) -> dict[str, Any]:
         "grid": pictures.grid(arrays) if "query_images" in arrays else None,
         "heat": pictures.heat_map(arrays) if "pair_scores" in arrays else None,
         "map": pictures.embedding_map(arrays) if "map_image_embeddings" in arrays else None,
+        "lists": pictures.ranked_lists(arrays) if "ranked_queries" in arrays else None,
         "confusion": pictures.confusion(arrays) if "confusion" in arrays else None,
     }
 

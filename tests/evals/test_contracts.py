@@ -15,9 +15,12 @@ from core.config import bind, options_of
 from evals import EVALUATORS
 from evals.evaluation import Evaluation, direction
 
-OPTIONS = {"image_text_retrieval": {}, "zeroshot": {}, "held_out_loss": {"batch": 20}}
+OPTIONS = {
+    "image_text_retrieval": {}, "zeroshot": {}, "held_out_loss": {"batch": 20},
+    "ranking": {"query": "image", "passage": "text", "ks": (1, 5)},
+}  # fmt: skip
 TOY = toys.Toy()
-DATA = {"image_text_retrieval": TOY, "zeroshot": TOY, "held_out_loss": toys.Toy(faces=1)}  # no positives to repeat in a batch
+DATA = {name: TOY for name in OPTIONS} | {"held_out_loss": toys.Toy(faces=1)}  # no positives to repeat in a batch
 SCRIPTS = len(TOY.scripts)
 
 # A constant model: (metric, value) with ties counted for it, then against it where the metric has such a mode.
@@ -27,18 +30,23 @@ TIED = {
     },
     "zeroshot": {"accuracy@1": 1 / SCRIPTS, "accuracy@1_pessimistic": 0, "tie_rate": 1, "cross_entropy": math.log(SCRIPTS)},
     "held_out_loss": {"loss": math.log(20), "loss/main": math.log(20)},
+    # 20 candidates that tie stand in the order of their ids, 9, 8, ..., 2, 19, 18, ..., 10, 1, 0, each right for 3 queries.
+    # The last one stays there whatever the rule.
+    "ranking": {"mrr@10": sum(1 / r for r in range(1, 11)) / 20, "recall@5": 5 / 20, "mrr@10_pessimistic": 0, "tie_rate": 19 / 20},
 }
 PERFECT = {
     "image_text_retrieval": {
         "img2txt/recall@1_pessimistic": 1, "txt2img/recall@1_pessimistic": 1, "rsum": 600, "img2txt/tie_rate": 0, "img2txt/mean_rank": 1,
     },
     "zeroshot": {"accuracy@1": 1, "accuracy@1_pessimistic": 1, "mean_per_class_recall": 1, "tie_rate": 0},
+    "ranking": {"mrr@10_pessimistic": 1, "ndcg@10_pessimistic": 1, "map": 1, "recall@1": 1, "success@1": 1, "tie_rate": 0},
     "held_out_loss": {"loss": math.log(1 + 19 * math.exp(-20 * 0.8))},  # cosine 0.8 with the own text, 0 with the others
 }
 CHANCE = {
     "image_text_retrieval": {"img2txt/recall@1": 1 / 20, "img2txt/recall@5": 5 / 20, "txt2img/recall@1": 3 / 60},
     "zeroshot": {"accuracy@1": 1 / SCRIPTS},
     "held_out_loss": {"loss": math.log(20)},
+    "ranking": {"mrr@10": sum(1 / r for r in range(1, 11)) / 20, "recall@5": 5 / 20, "map": sum(1 / r for r in range(1, 21)) / 20},
 }
 
 

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from input_pipeline.tasks import RankingTask
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -48,6 +50,10 @@ class Toy:
             relevant=np.array([(i, c) for i, (c, _) in enumerate(self.rows)]),
             groups=[self.scripts[self.script(c)] for c, _ in self.rows],
         )
+
+    def ranking(self):
+        task = self.retrieval()
+        return RankingTask(task.images, task.texts, task.relevant)
 
     def classification(self):
         labels = np.array([self.script(c) for c, _ in self.rows])

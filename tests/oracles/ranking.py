@@ -69,3 +69,30 @@ def cross_entropy(similarity, labels, scale=100.0):
     for row, label in zip(similarity, labels, strict=True):
         total -= scale * row[label] - math.log(sum(math.exp(scale * value) for value in row))
     return total / len(labels)
+
+
+def ordered(scores, names, relevant=None):
+    """Candidates from best to worst: by score, then the later name as bytes; with `relevant` {candidate: grade}, ties go against it."""
+    gain = lambda c: 0 if relevant is None else max(relevant.get(c, 0), 0)
+    by_name = sorted(range(len(scores)), key=lambda c: names[c].encode(), reverse=True)
+    return sorted(by_name, key=lambda c: (-scores[c], gain(c)))
+
+
+def list_metrics(order, relevant, k, ks):
+    """The metrics of one list, walking down it; `relevant` is {candidate: grade}."""
+    gains = [max(relevant.get(c, 0), 0) for c in order]
+    everything = sum(grade > 0 for grade in relevant.values())
+    discounted = lambda some: sum(gain / math.log2(r + 2) for r, gain in enumerate(some[:k]))
+    best = discounted(sorted((grade for grade in relevant.values() if grade > 0), reverse=True))
+    hits, precisions = 0, 0.0
+    for r, gain in enumerate(gains):
+        if gain:
+            hits += 1
+            precisions += hits / (r + 1)
+    first = next((r for r, gain in enumerate(gains) if gain), math.inf)
+    out = {f"mrr@{k}": 1 / (first + 1) if first < k else 0.0, f"ndcg@{k}": discounted(gains) / best if best else 0.0}
+    out["map"] = precisions / everything if everything else 0.0
+    for cut in ks:
+        found = sum(gain > 0 for gain in gains[:cut])
+        out |= {f"recall@{cut}": found / everything if everything else 0.0, f"success@{cut}": float(found > 0)}
+    return out

@@ -1,0 +1,59 @@
+"""Search: the queries of a source's `ranking()` task against its whole corpus, beside controls that need no model."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from core.config import ConfigError, choose
+from evals import bm25, gallery, metrics, ranked
+from evals.evaluation import Evaluation
+
+CONTROLS = {"bm25": bm25.bm25}
+
+
+def ranking(
+    encode: Mapping[str, Callable], data, *, query: str = "query", passage: str = "passage", primary: str = "mrr@10", k: int = 10,
+    ks=(1, 5, 10, 100), controls: tuple[str, ...] = (), gallery_queries: int = 12, seed: int = 0,
+) -> Evaluation:  # fmt: skip
+    """Each query ranks the whole corpus by cosine; metrics follow trec_eval, means are over the judged queries.
+
+    Args:
+        encode: functions of the views.
+        data: a source with `ranking()`.
+        query: the view that reads the task's queries.
+        passage: the view that reads its corpus.
+        primary: the metric that decides which checkpoint is best.
+        k: cut-off of `mrr` and `ndcg`.
+        ks: cut-offs of `recall` and `success`.
+        controls: what ranks the same texts beside the model: `bm25`.
+        gallery_queries: queries shown that were drawn before any result was seen, and as many of those that went worst; 0 shows none.
+        seed: of the drawn ones.
+
+    Returns:
+        `mrr@k`, `ndcg@k`, `map`, `recall@*` (share of the relevant candidates found) and `success@*` (whether any was), each with its
+        `_pessimistic` double, `tie_rate`, `mrr@k_chance`, the same under `<control>/`, and `count/{queries,corpus,relevant}`.
+
+    Raises:
+        ConfigError: an unknown control.
+        ValueError: embeddings that are not finite, judgements that do not fit the task, or a primary metric that is not measured.
+    """
+    rivals = {name: choose(CONTROLS, name, "config.evals.<label>.options.controls") for name in controls}
+    task = data.ranking()
+    found = ranked.judged(task.relevant, len(task.queries), len(task.corpus))
+    tie = ranked.name_order(task.corpus_ids or range(len(task.corpus)))
+    queries = metrics.unit(encode[query](task.queries), "query embeddings")
+    corpus = metrics.unit(encode[passage](task.corpus), "passage embeddings")
+    score_rows = lambda rows: metrics.scores(queries[rows], corpus)
+    placed = ranked.places(score_rows, found, tie)
+    values = ranked.summary(found, placed, k=k, ks=tuple(ks))
+    values[f"mrr@{k}_chance"] = ranked.mrr_chance(found, k)
+    for name, make in rivals.items():
+        beside = ranked.places(make(_texts(task.queries, name), _texts(task.corpus, name)), found, tie)
+        values |= ranked.summary(found, beside, k=k, ks=tuple(ks), prefix=f"{name}/")
+    values |= {"count/queries": float(len(found.queries)), "count/corpus": float(len(corpus)), "count/relevant": float(len(found.query))}
+    shown = gallery.ranked_lists(task, score_rows, found, placed.reference, tie, gallery_queries, seed) if gallery_queries else {}
+    return Evaluation(primary, values, len(found.queries), shown)
+
+
+def _texts(values: Sequence, control: str) -> Sequence[str]:
+    if not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{control} ranks texts alone; leave it out of config.evals.<label>.options.controls.")
+    return values

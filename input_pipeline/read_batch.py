@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 
 from core.config import ConfigError
@@ -36,7 +35,7 @@ class ReadBatch:
         rows: of this process.
     """
 
-    keys: grain.MapDataset
+    keys: order.Keys
     sources: Mapping[str, Any]
     transforms: Mapping[str, Callable]
     tokenizer: Tokenizer | None
@@ -61,11 +60,17 @@ class ReadBatch:
         source, skipped = self.sources[label], []
         for _ in range(MAX_TRIES):
             try:
-                return key, source[key.record], skipped
+                return key, self._record(label, source, key), skipped
             except BadRecord as error:
                 skipped.append({"source": label, "record": key.record, "reason": str(error)})
                 key = dataclasses.replace(key, record=(key.record + 1) % len(source))
         raise RuntimeError(f"{MAX_TRIES} records in a row of config.data.sources.{label} cannot be read; the last is {skipped[-1]}.")
+
+    def _record(self, label: str, source: Any, key: order.Key) -> dict[str, Any]:
+        """A source with `read` draws parts of its records (negatives) anew in each epoch."""
+        if not hasattr(source, "read"):
+            return source[key.record]
+        return source.read(key.record, order.generator(order.stream(self.seed, f"record {label}"), key))
 
     def _columns(self, keys: Sequence[order.Key], records: Sequence[Mapping]) -> list[str]:
         names = list(records[0])
@@ -82,14 +87,31 @@ class ReadBatch:
         if name in self.transforms:
             streams = [order.stream(self.seed, f"{name} {label}") for label in self.sources]
             rngs = (order.generator(streams[key.source], key) for key in keys)
-            return {name + suffix: array for suffix, array in self.transforms[name](values, rngs, self.tokenizer).items()}
-        if isinstance(values[0], str):
+            self._check_counts(name, values, keys)
+            try:
+                made = self.transforms[name](values, rngs, self.tokenizer)
+            except ConfigError:
+                raise
+            except ValueError as error:
+                raise ConfigError(f"config.data.transforms.{name}: {error}") from error
+            return {name + suffix: array for suffix, array in made.items()}
+        one = values[0][0] if isinstance(values[0], (list, tuple)) and values[0] else values[0]
+        if isinstance(one, (str, bytes)):
             cure = f"set config.data.transforms.{name} to dict(name='tokenize', options=dict(length=32))"
             raise ConfigError(f"{name!r} is text, which no device takes; {cure}.")
         if isinstance(values[0], int):
             offsets = offsets_of(self.sources, name)
             return {name: np.array([value + offsets[key.source] for value, key in zip(values, keys, strict=True)], np.int32)}
         return {name: np.array(values, np.float32) if isinstance(values[0], float) else np.stack(values)}
+
+    def _check_counts(self, name: str, values: list, keys: Sequence[order.Key]) -> None:
+        """Lists, such as hard negatives, are as long in every row: `[N K T]` has one K."""
+        sizes = [len(value) if isinstance(value, (list, tuple)) else None for value in values]
+        wrong = [i for i, size in enumerate(sizes) if size != sizes[0] or size == 0]
+        if wrong:
+            say = lambda i: f"{sizes[i]} in record {keys[i].record} of config.data.sources.{list(self.sources)[keys[i].source]}"
+            found = say(wrong[0]) if sizes[wrong[0]] == 0 else f"{say(0)} but {say(wrong[0])}"
+            raise ConfigError(f"texts of {name!r}: {found}; let the source give every record the same number, 1 or more.")
 
 
 def offsets_of(sources: Mapping[str, Any], name: str) -> list[int]:

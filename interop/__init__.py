@@ -8,13 +8,14 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.config import choose as _choose
-from interop import hf, open_clip, sentence_transformers, tower_init
+from interop import big_vision, hf, open_clip, sentence_transformers, tower_init
 from interop.imported import Imported
 
 FORMATS = {
     "sentence_transformers": sentence_transformers,  # before hf: its folders hold a config.json too
     "hf": hf,
     "open_clip": open_clip,
+    "big_vision": big_vision,
 }
 
 

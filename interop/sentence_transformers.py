@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.config import ConfigError
-from core.workdir import read_json
+from core.workdir import read_json, write_json
 from interop import hf, inputs, mapping, tensors
 from interop.imported import Imported, assemble
 
@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "": "torch.nn.modules.linear.Identity", "tanh": "torch.nn.modules.activation.Tanh", "gelu": "torch.nn.modules.activation.GELU",
     "relu": "torch.nn.modules.activation.ReLU", "silu": "torch.nn.modules.activation.SiLU",
 }  # fmt: skip
+VERSIONS = {"sentence_transformers": "2.0.0", "transformers": "4.6.1", "pytorch": "1.8.1"}  # whose form a new folder has
 VIEWS = {"query": ("query",), "passage": ("passage", "document", "corpus")}  # our views, and the names of prompts for them
 
 
@@ -142,3 +143,62 @@ def _length(path: pathlib.Path, root: pathlib.Path) -> int | None:
     """The smaller of what sentence-transformers and the tokenizer state."""
     stated = read_json(root / LENGTHS).get("max_seq_length") if (root / LENGTHS).exists() else None
     return stated or inputs.stated_length(root)
+
+
+def write(folder: pathlib.Path, options: Mapping[str, Any], source: Imported, length: int, truncate_dim: int | None) -> None:
+    """Everything but the transformer itself, in the legacy form.
+
+    Args:
+        folder: gets the files.
+        options: of the text tower.
+        source: whose prompts and projection go along.
+        length: tokens at most.
+        truncate_dim: leading values to keep, or None.
+
+    Raises:
+        ConfigError: a pooling that the library does not have, or more values than there are.
+    """
+    if options["pooling"] not in POOLINGS:
+        raise ConfigError(f"sentence-transformers cannot pool by {options['pooling']!r}; it has: {', '.join(POOLINGS)}.")
+    if options["projection_activation"] not in ACTIVATIONS:
+        known = ", ".join(name for name in ACTIVATIONS if name)
+        raise ConfigError(f"sentence-transformers has no {options['projection_activation']!r} after a Dense; it has: {known}.")
+    dim = options["embed_dim"] or options["width"]
+    if truncate_dim is not None and not 1 <= truncate_dim <= dim:
+        raise ConfigError(f"--truncate_dim is {truncate_dim}, but vectors have {dim} values; choose 1 to {dim}.")
+    kinds = [("Transformer", ""), ("Pooling", "1_Pooling"), *([("Dense", "2_Dense")] if options["embed_dim"] else [])]
+    kinds.append(("Normalize", f"{len(kinds)}_Normalize"))
+    listed = [{"idx": i, "name": str(i), "path": at, "type": f"sentence_transformers.models.{kind}"} for i, (kind, at) in enumerate(kinds)]
+    write_json(folder / MODULES, listed)
+    prompts = _export_prompts(source)
+    settings = {
+        "__version__": VERSIONS, "prompts": prompts, "default_prompt_name": "text" if "text" in prompts else None,
+        "similarity_fn_name": "cosine",
+    }  # fmt: skip
+    write_json(folder / SETTINGS, settings | ({} if truncate_dim is None else {"truncate_dim": truncate_dim}))
+    write_json(folder / LENGTHS, {"max_seq_length": length, "do_lower_case": False})  # the tokenizer's own files say what it folds
+    pools_prompt = all(t["options"].get("pool_prompt", True) for t in source.transforms.values())
+    flags = {f"pooling_mode_{flag}": options["pooling"] == ours for ours, (flag, _) in POOLINGS.items()}
+    pooling = {"word_embedding_dimension": options["width"], **flags, "include_prompt": pools_prompt}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    if options["embed_dim"]:
+        _write_dense(folder / "2_Dense", options, source)
+
+
+def _export_prompts(source: Imported) -> dict[str, str]:
+    """Prompts by name: those that came along, and each view's own under the names that the library looks for."""
+    own = {view: t["options"]["prompt"] for view, t in source.transforms.items() if t["options"].get("prompt")}
+    named = {"document" if view == "passage" else view: text for view, text in own.items()}
+    return dict(source.prompts) | named
+
+
+def _write_dense(folder: pathlib.Path, options: Mapping[str, Any], source: Imported) -> None:
+    theirs = dict(
+        in_features=options["width"], out_features=options["embed_dim"], bias=options["projection_bias"],
+        activation_function=ACTIVATIONS[options["projection_activation"]],
+    )  # fmt: skip
+    write_json(folder / "config.json", theirs)
+    params = {f"towers_text/projection/{name}": array for name, array in source.params["towers_text"]["projection"].items()}
+    tensors.write(
+        folder / "model.safetensors", mapping.write(dense_rules("text", "", options["projection_bias"]), params, "the projection")
+    )

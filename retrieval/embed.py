@@ -18,6 +18,7 @@ from core.config import ConfigError, plain
 from core.paths import by_path
 from input_pipeline.image import resize
 from input_pipeline.transforms import bind_transforms, stack
+from interop.imported import Imported
 from models import dual
 from models.layers import unit
 from retrieval import buckets
@@ -141,6 +142,11 @@ class Encoder:
         for path, leaf in sorted(by_path(self._params).items()):
             digest.update(path.encode() + np.asarray(leaf).tobytes())
         return digest.hexdigest()[:16]
+
+    def imported(self) -> Imported:
+        """The model as `interop` writes it for other libraries."""
+        transforms = plain(self.config.data.transforms)
+        return Imported(plain(self.config.model), self._params, self._tokenizer, transforms, (), self.prompts)
 
     def describe(self, view: str) -> dict:
         """All that a vector of a view depends on beside its value, ready for JSON: two encoders that agree here make the same vectors."""

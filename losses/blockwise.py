@@ -161,6 +161,8 @@ def backward_tiles(
 
 def _kernel(plan: Plan, q: Side) -> tuple[Callable, Callable]:
     """What makes the sums and the gradient of a tile: XLA, or the Pallas kernel where it is asked for and covers the plan."""
+    if plan.kernel == "interpret" and exchange.shards() > 1:
+        raise ValueError("kernel 'interpret' runs on one device; set config.losses.<label>.options.kernel to 'xla' or 'pallas'.")
     module = tiles if plan.kernel == "xla" or not pallas_tiles.covers(plan, q.z.dtype) else pallas_tiles
     return module.tile_sums, module.tile_gradient
 

@@ -65,7 +65,7 @@ def infonce(
         matmul_dtype: of the operands of similarity matmuls; sums are float32. float64 embeddings stay float64.
         kernel: what computes a tile. "xla": the compiler, on any device. "pallas": a kernel for NVIDIA GPUs that keeps the logits
             out of memory; XLA still computes what it does not cover: positives="teacher", negatives="own", float64 embeddings.
-            "interpret": that kernel by an interpreter, on any device, for tests; slow. The results are equal.
+            "interpret": that kernel by an interpreter, on one device of any kind, for tests; slow. The results are equal.
 
     Returns:
         Loss of each query in nats (0 for padding), the weight of each, and no metrics.

@@ -54,7 +54,9 @@ def tile_sums(plan: Plan, scalars: Scalars, q: Side, p: Side, piece: Piece = PIE
     grid = q.z.shape[0] // piece.queries, p.z.shape[0] // piece.passages
     # One line for each piece along the axis that is summed; the lines merge below.
     rows, columns = (
-        jax.tree.map(lambda x, n=n: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tiles.nothing(plan, side.z.shape[0], axis, jnp.float32))
+        jax.tree.map(
+            lambda x, n=n: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), tiles.nothing(plan, side.z.shape[0], axis, jnp.dtype("float32"))
+        )
         for side, axis, n in ((q, 1, grid[1]), (p, 0, grid[0]))
     )
     specs = (

@@ -92,7 +92,7 @@ def sized(config):
     return config | dict(text_cfg=text, vision_cfg=vision)
 
 
-def register_toy_timm():
+def register_toy_timm(act_layer=None):
     """A timm tower of the SigLIP kind at toy size, under a name of its own."""
     open_clip()
     import timm
@@ -100,7 +100,7 @@ def register_toy_timm():
 
     def vit_toy_patch4_siglip_12(pretrained=False, **options):
         options = {k: v for k, v in options.items() if k in ("num_classes", "global_pool")}
-        sizes = dict(img_size=12, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.5)
+        sizes = dict(img_size=12, patch_size=4, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.5, act_layer=act_layer)
         return VisionTransformer(class_token=False, **(dict(global_pool="map") | options), **sizes)
 
     vit_toy_patch4_siglip_12.__module__ = "timm.models.vision_transformer"
@@ -150,3 +150,43 @@ def embed(model, images, ids, mean, std, patch=None):
         text = model.encode_text(tokens) if hasattr(model, "encode_text") else model.get_text_features(input_ids=tokens)
     image, text = (getattr(z, "pooler_output", z) for z in (image, text))
     return [(z / z.norm(dim=-1, keepdim=True)).numpy() for z in (image, text)]
+
+
+def big_vision_arrays():
+    """A two-tower checkpoint of the size of `SIGLIP`, every array random."""
+    shapes = {"t": (1,), "b": (1,), "img/embedding/kernel": (4, 4, 3, 16), "img/embedding/bias": (16,), "img/pos_embedding": (1, 9, 16)}
+    shapes |= {"txt/Embed_0/embedding": (100, 16), "txt/pos_embedding": (1, 7, 16), "txt/head/kernel": (16, 16), "txt/head/bias": (16,)}
+    for tower, hidden in (("img/Transformer", 40), ("txt/Encoder_0", 64)):
+        for i in range(2):
+            layer = f"{tower}/encoderblock_{i}"
+            shapes |= _attention(layer) | _norm(f"{layer}/LayerNorm_0") | _norm(f"{layer}/LayerNorm_1") | _mlp(layer, hidden)
+        shapes |= _norm(f"{tower}/encoder_norm")
+    shapes |= {"img/MAPHead_0/probe": (1, 1, 16)} | _attention("img/MAPHead_0") | _norm("img/MAPHead_0/LayerNorm_0")
+    shapes |= _mlp("img/MAPHead_0", 40)
+    rng = np.random.default_rng(0)
+    return {name: (float(name.endswith("scale")) + 0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def _attention(at):
+    at = f"{at}/MultiHeadDotProductAttention_0"
+    parts = {f"{at}/{part}/kernel": (16, 2, 8) for part in ("query", "key", "value")}
+    parts |= {f"{at}/{part}/bias": (2, 8) for part in ("query", "key", "value")}
+    return parts | {f"{at}/out/kernel": (2, 8, 16), f"{at}/out/bias": (16,)}
+
+
+def _norm(at):
+    return {f"{at}/scale": (16,), f"{at}/bias": (16,)}
+
+
+def _mlp(at, hidden):
+    at = f"{at}/MlpBlock_0"
+    first = {f"{at}/Dense_0/kernel": (16, hidden), f"{at}/Dense_0/bias": (hidden,)}
+    return first | {f"{at}/Dense_1/kernel": (hidden, 16), f"{at}/Dense_1/bias": (16,)}
+
+
+def stacked(arrays):
+    """The same with the layers of each tower under one name."""
+    made = {name: array for name, array in arrays.items() if "encoderblock" not in name}
+    for name in (name for name in arrays if "encoderblock_0" in name):
+        made[name.replace("encoderblock_0", "encoderblock")] = np.stack([arrays[name], arrays[name.replace("block_0", "block_1")]])
+    return made

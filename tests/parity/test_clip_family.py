@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 torch = pytest.importorskip("torch")
 
 import interop  # noqa: E402
-from interop import timm  # noqa: E402
+from interop import export, resize, timm  # noqa: E402
 from models import dual  # noqa: E402
 from tests.parity import clip_models as reference  # noqa: E402
 
@@ -93,3 +93,106 @@ def test_sizes_of_timm_are_timm_s():
             assert tower.patch_embed.img_size == (image, image) and tower.patch_embed.patch_size == (patch, patch)
             act, tanh = block.mlp.act, timm.activation(size, patch, image) == "gelu_tanh"
             assert ("Tanh" in type(act).__name__ or getattr(act, "approximate", None) == "tanh") == tanh, f"{size} {patch} {image}"
+
+
+def exported(imported, format, folder):
+    """The model in the library that the format is for, opened from what was written."""
+    export.write(imported, folder, format)
+    if format == "open_clip":
+        return reference.open_clip().create_model(f"local-dir:{folder}").eval()
+    import transformers
+
+    return getattr(transformers, {"hf_clip": "CLIPModel", "hf_siglip": "SiglipModel"}[format]).from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize(
+    "kind, format",
+    [
+        ("clip", "hf_clip"),
+        ("clip, largest id", "hf_clip"),
+        ("clip", "open_clip"),
+        ("clip, largest id", "open_clip"),
+        ("siglip", "hf_siglip"),
+    ],
+)
+def test_what_transformers_wrote_goes_out_again(kind, format, tmp_path):
+    model = getattr(reference, kind.split(",")[0])(**HF[kind])
+    model.save_pretrained(tmp_path / "in")
+    imported = interop.read(tmp_path / "in")
+    back = exported(imported, format, tmp_path / "out")
+    check(back, interop.read(tmp_path / "out"))
+    same_vectors(model, back, imported)
+    golden = np.load(tmp_path / "out" / "golden.npz", allow_pickle=False)
+    options = imported.model["towers"]["image"]["options"]
+    z = reference.embed(back, golden["images"], golden["ids"], options["pixel_mean"], options["pixel_std"])
+    np.testing.assert_allclose(z[0], golden["image_vectors"], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(z[1], golden["text_vectors"], rtol=0, atol=TOLERANCE)
+
+
+def same_vectors(model, other, imported):
+    images, ids = reference.inputs()
+    options = imported.model["towers"]["image"]["options"]
+    pairs = zip(*(reference.embed(m, images, ids, options["pixel_mean"], options["pixel_std"]) for m in (model, other)), strict=True)
+    for expected, found in pairs:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name, format", [("plain", "open_clip"), ("custom", "open_clip"), ("quick", "hf_clip")])
+def test_what_open_clip_wrote_goes_out_again(name, format, tmp_path):
+    config = reference.OPEN_CLIP[name]
+    model = reference.open_clip_model(config)
+    (tmp_path / "in").mkdir()
+    reference.save_open_clip(model, config, tmp_path / "in")
+    imported = interop.read(tmp_path / "in")
+    same_vectors(model, exported(imported, format, tmp_path / "out"), imported)
+
+
+def test_big_vision_as_open_clip_reads_it(monkeypatch, tmp_path):
+    reference.register_toy_timm("gelu_tanh")
+    model = reference.open_clip_model(reference.SIGLIP)
+    arrays = reference.big_vision_arrays()
+    np.savez(tmp_path / "flat.npz", **arrays)
+    from open_clip.convert import load_big_vision_weights
+
+    load_big_vision_weights(model, str(tmp_path / "flat.npz"))
+    np.savez(tmp_path / "scanned.npz", **{f"params/{name}": array for name, array in reference.stacked(arrays).items()})
+    images, ids = reference.inputs()
+    expected = reference.embed(model, images, ids, (0.5,), (0.5,))
+    for name, count in (("flat.npz", len(arrays)), ("scanned.npz", len(reference.stacked(arrays)))):
+        imported = interop.read(tmp_path / name)
+        out = ours(imported, images, ids)
+        assert len(imported.used) == count
+        np.testing.assert_allclose(out["z_image"], expected[0], rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(out["z_text"], expected[1], rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(out["logit_bias"], arrays["b"][0], rtol=1e-6)
+
+
+def test_a_resized_position_table_is_open_clip_s():
+    reference.open_clip()
+    from open_clip.model import resize_pos_embed
+
+    table = np.random.default_rng(0).standard_normal((1 + 49, 8)).astype(np.float32)
+    for side in (5, 7, 12):
+        state = {"visual.positional_embedding": torch.tensor(table)}
+        visual = type("Visual", (), {"grid_size": (side, side)})
+        resize_pos_embed(state, type("Model", (), {"visual": visual}), interpolation="bicubic", antialias=True)
+        found = resize.grid(table[None], side, first=1)[0]
+        np.testing.assert_allclose(found, state["visual.positional_embedding"].numpy(), rtol=0, atol=1e-5)
+
+
+def test_images_are_prepared_as_the_new_folder_says(tmp_path):
+    """transformers' own image processor, from the written file, makes of a photograph what our transform and tower make of it."""
+    from PIL import Image
+    from transformers import AutoImageProcessor
+
+    from input_pipeline.image import resize as to_size
+
+    reference.clip().save_pretrained(tmp_path / "in")
+    imported = interop.read(tmp_path / "in")
+    export.write(imported, tmp_path / "out", "hf_clip")
+    photograph = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out", use_fast=False)
+    theirs = processor(Image.fromarray(photograph), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    options = imported.model["towers"]["image"]["options"]
+    made = (to_size(photograph, 12, 12) / 255.0 - options["pixel_mean"]) / options["pixel_std"]
+    np.testing.assert_allclose(made, theirs, rtol=0, atol=1e-5)

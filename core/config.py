@@ -98,7 +98,7 @@ def _check_kind(value: Any, default: Any, key: str) -> None:
             also = {float: (int, float), tuple: (list, tuple), Mapping: (Mapping, ConfigDict)}.get(kind, kind)
             fits = isinstance(value, bool) == (kind is bool) and isinstance(value, also)
             if value is not None and not fits:
-                raise ConfigError(f"{key} is {value!r}, a {type(value).__name__}; it must be a {kind.__name__} such as {plain(default)!r}.")
+                raise ConfigError(f"{key} is {value!r}, a {type(value).__name__}; it must be a {kind.__name__} such as {default!r}.")
             return
 
 

@@ -103,7 +103,7 @@ class Eos(nn.Module):
     ) -> Float[Array, "B w"]:
         if is_eos is None:
             raise ValueError(
-                "pooling 'eos' needs the 'text' tower, which knows its end-of-text id; "
+                "pooling 'eos' needs token ids and their end of text, which only the 'text' tower knows; "
                 "set the tower's options.pooling to 'last', or for images to 'cls', 'mean' or 'attention'."
             )
         return take(tokens, jnp.argmax(is_eos, axis=1))

@@ -155,7 +155,7 @@ def towers(**changes):
         (
             dict(towers=towers(text=dict(options=dict(pooling_options=3)))),
             None,
-            "config.model.towers.text.options.pooling_options is 3, a int; it must be a Mapping such as {}",
+            "config.model.towers.text.options.pooling_options is 3, a int; it must be a Mapping such as FrozenDict",
         ),
         (dict(temperature=0.1), None, r"config.model.temperature is not a key; .* Did you mean 'temperature_init'\?"),
         (dict(towers=towers(text=dict(options=dict(embed_dim=4)))), None, "one shared width, found {'image': 8, 'text': 4}"),

@@ -33,7 +33,7 @@ def pool(name, mask=MASK, is_eos=MASK, tokens=TOKENS, layers=LAYERS, visible=Non
     module, params = made(name, **options)
     array = lambda a: None if a is None else jnp.asarray(a)
     given = dict(is_eos=array(is_eos), visible=array(visible), layers=layers)
-    return np.asarray(module.apply({"params": change(params)}, tokens, array(mask), **given))
+    return np.asarray(jax.jit(module.apply)({"params": change(params)}, tokens, array(mask), **given))
 
 
 def rows(weights):
@@ -185,7 +185,7 @@ def test_widths():
 
 
 def test_eos_needs_ids():
-    with pytest.raises(ValueError, match="set the tower's options.pooling to 'last', or for images to 'cls', 'mean' or 'attention'"):
+    with pytest.raises(ValueError, match="set the tower's options.pooling to 'last', or for images to 'cls'"):
         POOLINGS["eos"]().apply({}, TOKENS, None)
 
 

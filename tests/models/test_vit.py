@@ -52,7 +52,7 @@ def test_a_fixed_table_is_no_parameter():
     [
         (dict(patch_size=3), "patches of 3 do not tile 8 pixels; change the vit tower's options.patch_size"),
         (dict(posemb="rope"), "options.posemb is 'rope'; choices: learn, sincos2d"),
-        (dict(pooling="eos"), "pooling 'eos' needs token ids"),
+        (dict(pooling="eos"), "pooling 'eos' needs token ids and their end of text, .* for images to 'cls', 'mean' or 'attention'"),
         (dict(posemb="sincos2d", width=18), "multiple of 4 and at least 8, not 18"),
     ],
     ids=str,

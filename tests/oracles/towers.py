@@ -11,6 +11,7 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
     "relu": lambda x: np.maximum(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "tanh": np.tanh,
 }
 
 

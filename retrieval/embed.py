@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from core import mesh as meshes
-from core.config import ConfigError, plain
+from core.config import ConfigError, options_of, plain
 from core.paths import by_path
 from input_pipeline.image import resize
 from input_pipeline.transforms import bind_transforms, stack
@@ -22,6 +22,7 @@ from interop.imported import Imported
 from models import dual
 from models.layers import unit
 from retrieval import buckets
+from retrieval.products import rounded
 
 TOKENS = 4096  # of a batch, for each device: beyond this two cores gain nothing, and below it more time goes to starting programs
 WINDOW = 16_384  # texts that are tokenised and sorted together; their ids are all that is kept beside the vectors
@@ -31,8 +32,9 @@ IN_FLIGHT = 2  # batches: one computes while the next is made
 class Encoder:
     """A trained model with its tokenizer, on a mesh of its own.
 
-    `logit_scale` and `logit_bias` (None for a model without) are the learned ones; `step` is the checkpoint's; `prompts` are those
-    that came with the weights, by name; `dim` is the length of a vector.
+    `logit_scale` and `logit_bias` (None for a model without) are the learned ones; `params` is the tree of parameters; `step` is the
+    checkpoint's; `prompts` are those that came with the weights, by name; `dim` is the length of a vector. With a `dtype` of
+    `bfloat16`, operands of matrix products are rounded to it (`retrieval/products.py`).
     """
 
     def __init__(
@@ -46,15 +48,18 @@ class Encoder:
         *,
         prompts: Mapping[str, str] | None = None,
         truncate_dim: int | None = None,
+        dtype: str = "float32",
     ):
         self.config, self.step, self.weights, self.prompts = config, step, weights, dict(prompts or {})
         self._tokenizer, self._mesh = tokenizer, mesh
         self._model = dual.build(config.model, tokenizer.vocab_size if tokenizer else None)
-        self._params, self._transforms = params, bind_transforms(config.data.transforms)
+        self.params, self._transforms = params, bind_transforms(config.data.transforms)
         self.logit_scale = float(np.exp(params["log_logit_scale"]))
         self.logit_bias = float(params["logit_bias"]) if "logit_bias" in params else None
         self.dim = _dim(self._tower(self.views[0]).output_dim, truncate_dim)
-        self._compiled = {view: jax.jit(partial(self._apply, view)) for view in self.views}
+        self.dtype = dtype
+        round_operands = (lambda apply: apply) if dtype == "float32" else partial(rounded, dtype=dtype)
+        self._compiled = {view: jax.jit(round_operands(partial(self._apply, view))) for view in self.views}
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ class Encoder:
 
         with jax.set_mesh(self._mesh):
             for rows, arrays in self._batches(view, values, batch, prompt, tokens):
-                waiting.append((rows, self._compiled[view](self._params, *jax.device_put(arrays, meshes.batch_sharding(self._mesh)))))
+                waiting.append((rows, self._compiled[view](self.params, *jax.device_put(arrays, meshes.batch_sharding(self._mesh)))))
                 if len(waiting) > IN_FLIGHT:
                     take()
             while waiting:
@@ -115,6 +120,10 @@ class Encoder:
         if view not in self.views:
             raise ConfigError(f"no view {view!r}; this model has {', '.join(self.views)}.")
         return hasattr(self._tower(view), "vocab_size")
+
+    def max_tokens(self, view: str) -> int:
+        """Tokens of a text that a view reads; what follows them is cut off."""
+        return options_of(self._transforms[view])["length"]
 
     def view_for(self, text: bool) -> str:
         """The first view that reads texts, or images.
@@ -139,20 +148,21 @@ class Encoder:
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter."""
         digest = hashlib.sha256()
-        for path, leaf in sorted(by_path(self._params).items()):
+        for path, leaf in sorted(by_path(self.params).items()):
             digest.update(path.encode() + np.asarray(leaf).tobytes())
         return digest.hexdigest()[:16]
 
     def imported(self) -> Imported:
         """The model as `interop` writes it for other libraries."""
         transforms = plain(self.config.data.transforms)
-        return Imported(plain(self.config.model), self._params, self._tokenizer, transforms, (), self.prompts)
+        return Imported(plain(self.config.model), self.params, self._tokenizer, transforms, (), self.prompts)
 
     def describe(self, view: str) -> dict:
         """All that a vector of a view depends on beside its value, ready for JSON: two encoders that agree here make the same vectors."""
         options = plain(self.config.model.towers[self.config.model.views[view]])
         transform = plain(self.config.data.transforms[view]) if view in self.config.data.transforms else None
-        found = {"fingerprint": self.fingerprint(), "weights": self.weights, "step": self.step, "view": view, "dim": self.dim}
+        found = {"fingerprint": self.fingerprint(), "weights": self.weights, "step": self.step, "view": view}
+        found |= {"dim": self.dim, "dtype": self.dtype}
         return found | {"tower": json.loads(json.dumps(options)), "transform": transform, "tokenizer": self._tokenizer_digest(view)}
 
     def _tokenizer_digest(self, view: str) -> str | None:

@@ -21,7 +21,7 @@ from retrieval.embed import Encoder
 
 def load(
     path, step: int | None = None, *, weights: str | None = None, mesh: jax.sharding.Mesh | None = None,
-    truncate_dim: int | None = None, dtype: str | None = None,
+    truncate_dim: int | None = None, dtype: str = "float32",
 ) -> Encoder:  # fmt: skip
     """The encoder of a run, or of a model that another library wrote.
 
@@ -31,8 +31,9 @@ def load(
         weights: of a run, `params` or `ema`; by default the averages where the run keeps them.
         mesh: other devices than all of them on the data axis.
         truncate_dim: keep so many leading values of each vector and bring it to length one again, for a model trained with Matryoshka
-            losses.
-        dtype: what the towers compute in, `bfloat16` for example; by default what the model says.
+            losses; by default what a sentence-transformers folder says.
+        dtype: `bfloat16` rounds the operands of products by a matrix and leaves the rest as it is: where the processor has bfloat16
+            instructions, all-MiniLM-L6-v2 encodes 1.4 times as fast, at cosines of 0.99998 and more to its float32 vectors.
 
     Raises:
         FileNotFoundError: no model there, no committed checkpoint, or not the asked one.
@@ -41,7 +42,7 @@ def load(
     path = pathlib.Path(path)
     mesh = meshes.make() if mesh is None else mesh
     if is_run(path):
-        return _of_run(path, step, weights, mesh, truncate_dim, dtype)
+        return _of_run(path, step, weights, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
     if not any(reader.claims(path) for reader in interop.FORMATS.values()):
         known = ", ".join(interop.FORMATS)
         raise FileNotFoundError(
@@ -49,7 +50,7 @@ def load(
         )
     if step is not None or weights is not None:
         raise ConfigError(f"{path} is no run of Tandem: it has one set of weights; leave out step and weights.")
-    return _of_import(path, mesh, truncate_dim, dtype)
+    return _of_import(path, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
 
 
 def is_run(path: pathlib.Path) -> bool:
@@ -60,15 +61,15 @@ def is_run(path: pathlib.Path) -> bool:
     return isinstance(found, dict) and {"model", "data", "optimizer"} <= found.keys()
 
 
-def _of_import(path: pathlib.Path, mesh, truncate_dim: int | None, dtype: str | None) -> Encoder:
+def _of_import(path: pathlib.Path, mesh, options) -> Encoder:
     found = interop.read(path)
     config = ConfigDict(dict(model=found.model, data=dict(transforms=found.transforms, tokenizer=None), losses={}, evals={}))
-    _compute_in(config, dtype)
     params = jax.device_put(found.params, meshes.replicated(mesh))
-    return Encoder(config, params, found.tokenizer, mesh, 0, "params", prompts=found.prompts, truncate_dim=truncate_dim)
+    options |= {} if options["truncate_dim"] else {"truncate_dim": found.truncate_dim}
+    return Encoder(config, params, found.tokenizer, mesh, 0, "params", prompts=found.prompts, **options)
 
 
-def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, truncate_dim: int | None, dtype: str | None) -> Encoder:
+def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, options) -> Encoder:
     config = ConfigDict(read_json(workdir / "config.json"))
     steps = committed_steps(workdir / "checkpoints")
     if not steps or (step is not None and step not in steps):
@@ -76,17 +77,10 @@ def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, 
             f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}."
         )
     step = steps[-1] if step is None else step
-    _compute_in(config, dtype)
     tokenizer = tokenize.load(workdir / "tokenizer") if (workdir / "tokenizer").is_dir() else None
     weights = weights or ("params" if config.optimizer.ema_decay is None else "ema")
     params = _restore(config, workdir / "checkpoints", step, weights, mesh, tokenizer)
-    return Encoder(config, params, tokenizer, mesh, step, weights, truncate_dim=truncate_dim)
-
-
-def _compute_in(config, dtype: str | None) -> None:
-    for entry in config.model.towers.values():
-        if dtype is not None:
-            entry.options.update(dtype=dtype)
+    return Encoder(config, params, tokenizer, mesh, step, weights, **options)
 
 
 def _restore(config, folder: pathlib.Path, step: int, weights: str, mesh, tokenizer):

@@ -55,7 +55,7 @@ def test_texts_are_encoded_as_if_alone_and_in_their_order(encoder):
     assert sum(counted) == len(texts) and len(counted) > 1
     # As the model itself has it, all padded to the full length.
     ids, mask = (jnp.asarray(array) for array in encoder._arrays("text", texts))
-    whole = encoder._model.apply({"params": encoder._params}, "text", ids, mask, method="encode")["embedding"]
+    whole = encoder._model.apply({"params": encoder.params}, "text", ids, mask, method="encode")["embedding"]
     assert ids.shape == (13, 16)
     np.testing.assert_allclose(alone, whole, atol=1e-6)
 
@@ -96,7 +96,7 @@ def saved_params(path):
 def test_adapters_are_added_to_their_matrices(workdir, encoder):
     folder = workdir / "checkpoints"
     kernel = "towers_text/blocks/block_0/attention/qkv_kernel"
-    last, first = (by_path(retrieval.load(workdir, step, weights="params")._params) for step in (6, 2))
+    last, first = (by_path(retrieval.load(workdir, step, weights="params").params) for step in (6, 2))
     assert not [path for path in last if path.startswith("adapters/")]
     saved = saved_params(folder / "6" / "params")
     delta = 4.0 * np.einsum(

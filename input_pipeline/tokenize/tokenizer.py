@@ -132,8 +132,8 @@ class Tokenizer:
         """Writes into an existing folder what transformers' `AutoTokenizer` loads offline, with the same ids.
 
         `tokenizer.json` (or, for SigLIP, `spiece.model`), `tokenizer_config.json` and `special_tokens_map.json`. What cannot be said
-        there: encodings and HTML that open_clip's cleaning mends, its padding with 0 (the last token fills up instead), and what
-        `convert.from_sentencepiece` names.
+        there: the encodings, HTML and wide letters that open_clip's cleaning mends, its padding with 0 (the last token fills up
+        instead), and what `convert.from_sentencepiece` names.
 
         Args:
             folder: gets the files.

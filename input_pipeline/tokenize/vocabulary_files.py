@@ -39,7 +39,8 @@ def wordpiece(
         ValueError: a special piece that the file lacks.
     """
     file = find(path, "vocab.txt")
-    vocab = {line.rstrip("\n"): i for i, line in enumerate(file.open(encoding="utf-8"))}
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines would cut at more than these
+    vocab = {piece: i for i, piece in enumerate(lines)}
     check_pieces((cls, sep, pad, unk), vocab, file)
     inner = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=unk, max_input_chars_per_word=100))
     inner.normalizer = normalizers.BertNormalizer(

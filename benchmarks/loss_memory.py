@@ -9,20 +9,15 @@ them show how much a shared machine took away. The whole matrix is run only up t
 at 32,768). A peer that JAX compiles is one more entry of `arms`; another library needs its own `compiled` and `seconds`.
 """
 
-import datetime
 import functools
 import json
-import os
-import pathlib
-import platform
-import resource
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import measure, peers
 from losses import LOSSES
 
 SIZES = flags.DEFINE_list("sizes", ["4096", "8192", "16384", "32768"], "Pairs in the batch.")
@@ -31,7 +26,8 @@ LOSS = flags.DEFINE_enum("loss", "infonce", sorted(LOSSES), "Which loss.")
 BLOCK_SIZE = flags.DEFINE_integer("block_size", 1024, "Queries and passages of a tile.")
 DENSE_UP_TO = flags.DEFINE_integer("dense_up_to", 16384, "Greatest size at which the whole matrix is run.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each arm and size.")
-RESULTS = pathlib.Path(__file__).parent / "results"
+OPEN_CLIP = flags.DEFINE_bool("open_clip", True, "Run open_clip's loss too.")
+OWN_DENSE = flags.DEFINE_bool("own_dense", True, "Run Tandem's dense form too.")
 MEMORY_BOUND = 0.35  # of inputs and gradients: what DESIGN asks for
 
 
@@ -73,62 +69,59 @@ def compiled(function, arrays):
     return jax.jit(jax.value_and_grad(function, argnums=tuple(range(len(arrays))))).lower(*arrays).compile()
 
 
-def seconds(program, arrays):
-    """Wall and processor time of one run."""
-    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    jax.block_until_ready(program(*arrays))
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def peer(arrays):
+    """open_clip's loss on the same arrays: a call that gives value and gradients as numpy arrays."""
+    torch, library = peers.torch(), peers.open_clip()
+    loss = {"infonce": library.ClipLoss, "sigmoid": library.SigLipLoss}[LOSS.value]()
+    leaves = [torch.tensor(np.asarray(a), requires_grad=True) for a in arrays]
+
+    def run():
+        for leaf in leaves:
+            leaf.grad = None
+        value = loss(*leaves)
+        value.backward()
+        return value.detach().numpy(), tuple(leaf.grad.numpy() for leaf in leaves)
+
+    return run
+
+
+def calls(arrays, names, programs):
+    """What is timed, by the name of the arm."""
+    made = {name: functools.partial(programs[name], *arrays) for name in names if name != "open_clip"}
+    return made | ({"open_clip": peer(arrays)} if "open_clip" in names else {})
 
 
 def check(size):
     """All arms give one value and the same gradients, or the comparison means nothing."""
     arrays = batch(size)
-    values = {name: jax.tree.map(np.asarray, compiled(function, arrays)(*arrays)) for name, function in arms().items()}
+    programs = {name: compiled(function, arrays) for name, function in arms().items()}
+    names = [*programs, *(["open_clip"] if OPEN_CLIP.value else [])]
+    values = {name: jax.tree.map(np.asarray, call()) for name, call in calls(arrays, names, programs).items()}
     for name, value in values.items():
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5, err_msg=name), value, values["tiles"])
 
 
-def measure(size):
+def measured(size):
     """One row of the table: bytes of each arm, and times of those that are run."""
     arrays = batch(size)
     programs = {name: compiled(function, arrays) for name, function in arms().items()}
-    run = {name: p for name, p in programs.items() if name == "tiles" or size <= DENSE_UP_TO.value}
-    times = {name: [] for name in run}
-    for _ in range(REPEATS.value):
-        for name, program in run.items():
-            times[name].append(seconds(program, arrays))
+    names = ["tiles"]
+    if size <= DENSE_UP_TO.value:
+        names += ["dense jnp", *(["own dense"] if OWN_DENSE.value else []), *(["open_clip"] if OPEN_CLIP.value else [])]
     row = {"pairs": size, "input_and_gradient_bytes": 2 * sum(a.nbytes for a in arrays)}
-    for name, program in programs.items():
-        row[name] = {"temp_bytes": program.memory_analysis().temp_size_in_bytes}
-        if name in times:
-            row[name]["seconds"], row[name]["processor_seconds"] = (min(t) for t in zip(*times[name], strict=True))
+    times = measure.alternate(calls(arrays, names, programs), REPEATS.value)
+    for name in {**programs, **times}:
+        row[name] = {"temp_bytes": programs[name].memory_analysis().temp_size_in_bytes} if name in programs else {}
+        row[name] |= times.get(name, {})
     row["temp_share"] = row["tiles"]["temp_bytes"] / row["input_and_gradient_bytes"]
     return row
 
 
-def machine():
-    """What the numbers depend on: processor, cores, their rate on a float32 matmul now, JAX, date."""
-    model = [line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    square = jnp.ones((2048, 2048))
-    program = jax.jit(jnp.matmul).lower(square, square).compile()
-    rate = 2 * 2048**3 / min(seconds(program, (square, square))[0] for _ in range(6)) / 1e9
-    return {
-        "processor": model[0] if model else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "matmul_gflop_per_second": round(rate),
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
 def main(_):
-    here, rows, sizes = machine(), [], [int(size) for size in SIZES.value]
+    here, rows, sizes = measure.machine(), [], [int(size) for size in SIZES.value]
     check(min(sizes))
     for size in sizes:
-        rows.append(measure(size))
+        rows.append(measured(size))
         print(json.dumps(rows[-1]), flush=True)
     both = [row for row in rows if "seconds" in row["dense jnp"]][-1]
     result = {
@@ -141,6 +134,9 @@ def main(_):
         "machine": here,
         "runs_of_each": REPEATS.value,
         "processor_seconds_ratio": both["dense jnp"]["processor_seconds"] / both["tiles"]["processor_seconds"],
+        "other_peers": {
+            name: both[name]["seconds"] / both["tiles"]["seconds"] for name in ("own dense", "open_clip") if "seconds" in both.get(name, {})
+        },
         "memory": {
             "question": f"Temporary bytes at {rows[-1]['pairs']} pairs, beside {MEMORY_BOUND} of inputs and gradients?",
             "ratio": MEMORY_BOUND / rows[-1]["temp_share"],
@@ -151,9 +147,7 @@ def main(_):
         },
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"loss_memory_{LOSS.value}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    measure.save(f"loss_memory_{LOSS.value}", result)
 
 
 if __name__ == "__main__":

@@ -297,7 +297,7 @@ def test_the_optimizer_decays_what_the_mask_says(example, monkeypatch):
     monkeypatch.setitem(optimizer.OPTIMIZERS, "nadamw", example("training/optimizer.py").nadamw)
     config = changed("training/optimizer.py").optimizer
     config.warmup_steps = 0
-    tx = optimizer.make(config, 10)
+    tx = optimizer.make(config, 10, ["dense/kernel", "dense/bias"])
     params = {"dense/kernel": jnp.ones(2), "dense/bias": jnp.ones(2)}
     state = tx.init(params)
     for _ in range(2):  # the rate of the very first step is 0

@@ -59,9 +59,11 @@ class Docstrings:
         if split not in SPLITS:
             raise ValueError(f"Docstrings has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
         # The test split need not read what it leaves out.
-        folders = _folders(packages if split == "train" else ())
-        found = {f[1:]: f for folder in folders for f in _functions(*folder, signature, HELDOUT if split == "test" else ())}
-        functions = list(found.values())
+        folders = list(_folders(packages if split == "train" else ()))
+        read = (f for folder in folders for f in _functions(*folder, signature, HELDOUT if split == "test" else ()))
+        functions = list(
+            {(f.package in HELDOUT, f.query, f.passage): f for f in read}.values()
+        )  # a copy outside leaves the test split whole
         ids = _shared_ids(functions)
         test = np.array([function.package in HELDOUT for function in functions])
         kept = np.flatnonzero(test if split == "test" else ~np.isin(ids, ids[test]))
@@ -135,7 +137,9 @@ def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str], signat
     body = node.body[1:]
     if len(query.split()) < MIN_WORDS or all(map(_is_empty, body)):
         return None
-    passage = textwrap.dedent("\n".join(lines[body[0].lineno - 1 : body[-1].end_lineno])).strip()
+    start = node.body[0].end_lineno  # the line after the docstring, which may hold a comment
+    one_line = body[0].lineno <= start
+    passage = ast.unparse(body) if one_line else textwrap.dedent("\n".join(lines[start : body[-1].end_lineno])).strip()
     if signature:
         head = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])).strip()
         passage = f"{head}\n{textwrap.indent(passage, '    ')}"

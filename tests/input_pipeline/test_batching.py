@@ -231,6 +231,27 @@ def test_sources_are_mixed_by_weight_and_keep_their_numbers_apart():
     assert batching.records_per_epoch(toy_config(), {"main": Toy(30)}) == 30
 
 
+@pytest.mark.parametrize("run, sources_in_a_batch", [(8, 1), (4, 2), (2, 2)])
+def test_homogeneous_runs_are_the_same_for_every_split_and_start(run, sources_in_a_batch):
+    sources = {"a": Toy(30), "b": Toy(17)}
+    case = toy_config({"a": 1.0, "b": 1.0}, homogeneous=run), sources, None
+    whole = read(case, 6)
+    for batch in whole:
+        assert all(len(set(batch["source"][start : start + run].tolist())) == 1 for start in range(0, 8, run))
+        assert len(set(batch["source"].tolist())) == sources_in_a_batch
+    assert_all_same(whole[4:], read(case, 2, start=4))
+    parts = [read(case, 6, process_index=p, process_count=2) for p in range(2)]
+    assert_all_same(whole, [{name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]} for step in range(6)])
+
+
+@pytest.mark.parametrize("power, share", [(0.0, 1 / 2), (1.0, 4 / 5), (0.5, 2 / 3)])
+def test_sizes_temper_the_weights(power, share):
+    data = toy_config({"a": 1.0, "b": 1.0}, size_power=power, global_batch=60)
+    with batching.batches(data, {"a": Toy(80), "b": Toy(20)}, None, seed=0) as rows:
+        source = np.concatenate([next(rows)["source"] for _ in range(10)])
+    assert np.mean(source == 0) == pytest.approx(share, abs=0.01)
+
+
 def test_numbers_and_arrays_become_columns():
     with toy_batches({"main": Toy(5)}) as iterator:
         batch = next(iterator)
@@ -256,6 +277,8 @@ def source(**entry):
         (dict(transforms=dict(image=dict(name="augmnt", options={}))), r"config\.data\.transforms\.image\.name is 'augmnt'.*augment"),
         (dict(transforms=dict(image=dict(name="augment", options=dict(turn=1.0)))), r"config\.data\.transforms\.image\.options\.turn"),
         (dict(transforms={}), r"set config\.data\.transforms\.text to dict\(name='tokenize'"),
+        (dict(homogeneous=3), r"config\.data\.homogeneous is 3.*set it to 1 \(mix row by row\), 8"),
+        (dict(homogeneous=0), r"config\.data\.homogeneous is 0"),
         (dict(global_batch=9), r"config\.data\.global_batch is 9, .* set it to 8 or 10"),
     ],
 )

@@ -59,3 +59,22 @@ def test_generators_repeat_and_differ():
 
 def test_streams_differ_by_seed_and_purpose():
     assert len({order.stream(seed, purpose) for seed in range(20) for purpose in ("image a", "image b", "shuffle a")}) == 60
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    sizes=st.lists(st.integers(20, 40), min_size=2, max_size=3), weights=st.lists(st.integers(1, 3), min_size=3, max_size=3),
+    run=st.integers(1, 5), shuffle=st.booleans(),
+)  # fmt: skip
+def test_aligned_runs_are_of_one_source_and_its_records_are_those_of_the_mixture_row_by_row(sizes, weights, run, shuffle):
+    labels = [f"s{i}" for i in range(len(sizes))]
+    sizes, weights = (dict(zip(labels, values, strict=False)) for values in (sizes, weights))
+    runs, rows = (order.keys(sizes, weights, seed=3, shuffle=shuffle, run=k) for k in (run, 1))
+    found = [runs[i] for i in range(run * 40)]
+    assert all(len({key.source for key in found[start : start + run]}) == 1 for start in range(0, len(found), run))
+    assert [key.source for key in found[::run]] == [rows[i].source for i in range(40)]  # so the weights hold as they do for rows
+    plain = [rows[i] for i in range(run * 100)]
+    for source in range(len(sizes)):
+        mine = [key for key in found if key.source == source]
+        assert mine == [key for key in plain if key.source == source][: len(mine)]
+    assert len(runs) == len(rows)

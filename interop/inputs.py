@@ -63,7 +63,8 @@ def transforms(model: Mapping[str, Any], length: int | None = None, prompts: Map
             made[view] = {"name": "resize", "options": {"height": options["image_size"], "width": options["image_size"]}}
             continue
         # A tower that reads padding must always get as much of it as in training.
-        tokens = options["length"] if options.get("attend_padding") else min(options["length"], length or options["length"])
+        padded = "attend_padding" in options and options["attend_padding"]
+        tokens = options["length"] if padded else min(options["length"], length or options["length"])
         prompt = (prompts or {}).get(view, "")
         said = {"prompt": prompt, "pool_prompt": pool_prompt} if prompt else {}
         made[view] = {"name": "tokenize", "options": {"length": tokens} | said}

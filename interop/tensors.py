@@ -112,4 +112,4 @@ def _bfloat16(array: np.ndarray) -> np.ndarray:
 
 def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
     """A safetensors file as torch's libraries expect it: they refuse one without this format name."""
-    save_file({name: np.ascontiguousarray(a) if a.ndim else a for name, a in tensors.items()}, path, metadata={"format": "pt"})
+    save_file({name: np.array(a, order="C") for name, a in tensors.items()}, path, metadata={"format": "pt"})

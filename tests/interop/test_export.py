@@ -1,0 +1,177 @@
+"""Folders for other libraries: what goes out comes in again, and nothing stays behind when it does not."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import interop
+from core.config import ConfigError
+from core.paths import by_path
+from input_pipeline.tokenize import train_bpe
+from interop import export, hf_clip, tensors
+from interop.card import card
+from interop.imported import Imported
+from tests.interop import toys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CASES = {
+    "hf_clip": ("clip", {}),
+    "hf_siglip": ("siglip", {}),
+    "open_clip": ("clip", {}),
+    "hf_bert": ("roberta", dict(text=dict(pooling="cls"))),
+    "sentence_transformers": ("bert", dict(text=dict(embed_dim=3, projection_bias=True, projection_activation="tanh", pooling="max"))),
+}
+
+
+@pytest.mark.parametrize("format", CASES)
+def test_what_goes_out_comes_in_again(format, tmp_path):
+    name, changes = CASES[format]
+    source = toys.imported(name, **changes)
+    export.write(source, tmp_path / "out", format, card="# a card\n")
+    back = interop.read(tmp_path / "out")
+    expected = by_path(source.params)
+    for path, array in by_path(back.params).items():
+        if path not in export.FREE or name in ("clip", "siglip"):
+            np.testing.assert_array_equal(array, expected[path], err_msg=path)
+    assert (tmp_path / "out" / "README.md").read_text() == "# a card\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    golden = np.load(tmp_path / "out" / "golden.npz", allow_pickle=False)
+    np.testing.assert_allclose(np.linalg.norm(golden["text_vectors"], axis=1), 1, rtol=1e-5)
+    assert ("images" in golden) == ("image" in source.model["towers"])
+
+
+def with_tokenizer(eos_id=None):
+    """The CLIP with a tokenizer of its own, whose texts end with the id 2."""
+    tokenizer = train_bpe(["a cat", "a dog and a cat"], vocab_size=300)
+    source = toys.imported("clip", text=dict(vocab_size=300, length=16, eos_id=tokenizer.eos_id if eos_id is None else eos_id))
+    return Imported(source.model, source.params, tokenizer, {"text": {"name": "tokenize", "options": {"length": 12}}}, (), {})
+
+
+TEXTS = ["A cat and a dog", "", "naïve 北京 " * 9]
+
+
+def test_the_tokenizer_goes_along(tmp_path):
+    source = with_tokenizer()
+    export.write(source, tmp_path / "out", "open_clip")
+    back = interop.read(tmp_path / "out")
+    for found, expected in zip(back.tokenizer(TEXTS, 12), source.tokenizer(TEXTS, 12), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_clip_s_texts_do_not_end_with_2(tmp_path):
+    """transformers takes an end of text of 2 for a mistake of old files; the id changes places with the tokenizer's largest."""
+    source = with_tokenizer()
+    assert source.tokenizer.eos_id == 2
+    export.write(source, tmp_path / "out", "hf_clip")
+    back, last = interop.read(tmp_path / "out"), source.tokenizer.vocab_size - 1
+    assert back.model["towers"]["text"]["options"]["eos_id"] == last == back.tokenizer.eos_id
+    ids, mask = source.tokenizer(TEXTS, 12)
+    found, found_mask = back.tokenizer(TEXTS, 12)
+    np.testing.assert_array_equal(np.where(ids == 2, last, np.where(ids == last, 2, ids)), found)
+    np.testing.assert_array_equal(mask, found_mask)
+    assert back.transforms["text"]["options"]["length"] == 12
+    with pytest.raises(ConfigError, match="without a tokenizer ids cannot change"):
+        export.write(toys.imported("clip", text=dict(eos_id=2)), tmp_path / "other", "hf_clip")
+
+
+def test_a_tokenizer_that_does_not_match_is_refused(tmp_path):
+    export.write(with_tokenizer(), tmp_path / "out", "hf_clip")
+    for key, message in (("eos_token_id", "ends texts with"), ("vocab_size", "tokens, but config.json states a vocab_size of 3 for")):
+        file = tmp_path / "out" / "config.json"
+        whole = file.read_text()
+        content = json.loads(whole)
+        content["text_config"][key] = 3
+        file.write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match=f"the tokenizer in .* {message}"):
+            interop.read(tmp_path / "out")
+        file.write_text(whole)
+
+
+def test_vectors_that_differ_leave_nothing_behind(tmp_path, monkeypatch):
+    config = hf_clip.config
+    monkeypatch.setattr(
+        hf_clip, "config", lambda model: config(model) | {"text_config": config(model)["text_config"] | {"hidden_act": "relu"}}
+    )
+    with pytest.raises(ConfigError, match=r"differ from the source's by .*\"text\": .* more than 1e-05; nothing was exported"):
+        export.write(toys.imported("clip"), tmp_path / "out", "hf_clip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, changes, format, message",
+    [
+        ("clip", dict(image=dict(pre_norm=False)), "hf_clip", r"CLIPModel cannot hold this tower: pre_norm = False \(needs True\)"),
+        ("clip", {}, "hf_siglip", "SiglipModel cannot hold this tower: pooling = 'cls'"),
+        ("clip", {}, "sentence_transformers", "holds one tower of bert, decoder, modernbert, but this model has .*--format=hf_clip"),
+        ("bert", {}, "hf_clip", "the format holds one 'vit' tower, but this model has {'text': 'bert'}"),
+        ("bert", dict(text=dict(embed_dim=4)), "hf_bert", "no place for parameters of this model: towers_text/projection/kernel"),
+        ("bert", dict(text=dict(pooling="attention")), "sentence_transformers", "no place for parameters .* towers_text/pool/key"),
+        ("clip", dict(text=dict(activation="gelu")), "open_clip", "quick_gelu holds for both towers"),
+        ("siglip", {}, "open_clip", "none has width, layers, heads, hidden width"),
+        ("clip", {}, "onnx", "--format is 'onnx', which is not among: hf_bert"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_named(name, changes, format, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        export.write(toys.imported(name, **changes), tmp_path / "out", format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_and_a_wrong_dimension_are_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        export.write(toys.imported("bert"), tmp_path, "hf_bert")
+    with pytest.raises(ConfigError, match="--truncate_dim is 9, but vectors have 8 values"):
+        export.write(toys.imported("bert"), tmp_path / "out", "sentence_transformers", truncate_dim=9)
+    with pytest.raises(ConfigError, match="told to sentence-transformers alone"):
+        export.write(toys.imported("bert"), tmp_path / "out", "hf_bert", truncate_dim=4)
+
+
+def test_one_tower_of_a_model(tmp_path):
+    towers = toys.imported("clip")
+    image = export.part(towers, "image")
+    assert set(image.model["towers"]) == set(image.model["views"]) == {"image"} and "towers_text" not in image.params
+    with pytest.raises(ConfigError, match="--tower is 'audio'"):
+        export.part(towers, "audio")
+
+
+def test_prompts_and_dimension_are_told(tmp_path):
+    source = toys.imported("bert")
+    source.transforms["text"] = {"name": "tokenize", "options": {"length": 5, "prompt": "say: ", "pool_prompt": False}}
+    export.write(source, tmp_path / "out", "sentence_transformers", truncate_dim=4)
+    read = lambda name: json.loads((tmp_path / "out" / name).read_text())
+    settings = read("config_sentence_transformers.json")
+    assert settings["prompts"] == {"text": "say: "} and settings["default_prompt_name"] == "text" and settings["truncate_dim"] == 4
+    assert read("1_Pooling/config.json")["include_prompt"] is False and read("sentence_bert_config.json")["max_seq_length"] == 5
+    back = interop.read(tmp_path / "out")
+    assert back.transforms["text"]["options"] == {"length": 5, "prompt": "say: ", "pool_prompt": False} and back.truncate_dim == 4
+
+
+def test_a_card_says_what_the_run_says():
+    model = toys.model("bert")
+    model["towers"]["text"]["init"] = {"path": "/models/MiniLM-L6/"}
+    losses = {"main": {"name": "infonce"}, "matmul_dtype": "float32"}
+    config = {"data": {"sources": {"a": {"name": "pairs", "weight": 1.0}}, "global_batch": 64}, "losses": losses, "seed": 3}
+    run = {"step": 500, "config": config | {"optimizer": {"name": "adamw", "learning_rate": 0.1}}}
+    result = {"label": "held_out", "primary": {"name": "q2p/mrr@10", "value": 0.5}, "metrics": {"q2p/mrr@10": 0.5}, "count": 7}
+    text = card("mine", "sentence_transformers", model, run, [result])
+    header = dict(line.split(": ", 1) for line in text.split("---")[1].strip().splitlines())
+    found = {key: json.loads(value) for key, value in header.items()}
+    assert found["library_name"] == "sentence-transformers" and found["base_model"] == ["MiniLM-L6"] and found["datasets"] == ["pairs"]
+    assert found["model-index"][0]["results"][0]["metrics"] == [{"type": "q2p/mrr@10", "value": 0.5}]
+    assert "500 steps of 64 examples" in text and "| held_out | q2p/mrr@10 | 0.5000 | 7 |" in text
+
+
+def test_the_command(tmp_path):
+    toys.folder("clip", tmp_path / "in")
+    command = [sys.executable, "-m", "launch.export", f"--model={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--format"]
+    run = lambda format: subprocess.run([*command, format], cwd=ROOT, capture_output=True, text=True)
+    done = run("open_clip")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(tensors.read(tmp_path / "out")) and (tmp_path / "out" / "README.md").read_text().startswith("---\nlibrary_name")
+    done = run("open_clip")
+    assert done.returncode == 3 and "exists already" in done.stderr and "Traceback" not in done.stderr

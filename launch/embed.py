@@ -23,12 +23,7 @@ _COLUMN = flags.DEFINE_string("column", "text", "of the texts, in .jsonl and .pa
 _ID_COLUMN = flags.DEFINE_string("id_column", None, "of names of the rows, in .jsonl and .parquet; by default they are numbered from 0")
 _PROMPT = flags.DEFINE_string("prompt", None, "put before each text, in place of the view's own")
 _TRUNCATE = flags.DEFINE_integer("truncate_dim", None, "keep so many leading values, for a model trained with Matryoshka losses", 1)
-_PRECISION = flags.DEFINE_enum(
-    "compute_dtype",
-    "float32",
-    ["float32", "bfloat16"],
-    "of operands of matrix products; bfloat16 is faster where there are instructions for it",
-)
+_PRECISION = flags.DEFINE_enum("compute_dtype", "float32", ["float32", "bfloat16"], "of the operands of matrix products, see README.md")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "of the vectors on disk")
 _FORMAT = flags.DEFINE_enum("format", "npy", ["npy", "arrow"], "of a shard")
 _BATCH = flags.DEFINE_integer("batch", 64, "images at once", 1)

@@ -79,6 +79,11 @@ class Adapters(NamedTuple):
 
     sites: tuple[Site, ...] = ()
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Paths of the matrices, each once."""
+        return tuple(dict.fromkeys(site.target for site in self.sites))
+
     def boxed(self) -> dict[str, Any]:
         """Abstract factors with their logical axes, to lay beside a model's."""
         box = lambda shape, names: nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, jnp.float32), names)
@@ -102,7 +107,7 @@ class Adapters(NamedTuple):
         missing = [site.path for site in self.sites if f"{site.path}/a" not in flat]
         if missing:
             raise ValueError(f"the parameters hold no {missing[0]}: they are merged already, or config.model.adapters was another.")
-        for target in dict.fromkeys(site.target for site in self.sites):
+        for target in self.targets:
             flat[target] = flat[target] + _delta(flat, [site for site in self.sites if site.target == target])
         return from_paths({path: leaf for path, leaf in flat.items() if not path.startswith("adapters/")})
 

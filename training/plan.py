@@ -178,7 +178,7 @@ def tensor_sent(model: DualEncoder, spec, rows: int, tensor: int) -> int:
 
 def make(
     model: DualEncoder, found: list[Entry], spec: Mapping[str, jax.ShapeDtypeStruct], mesh, rules, tower_rules=MappingProxyType({}),
-    *, freeze=(), optimizer_bytes: int | None = None, ema: bool = False, microbatches: int = 1, known=None,
+    *, freeze=(), through=(), optimizer_bytes: int | None = None, ema: bool = False, microbatches: int = 1, known=None,
 ) -> Plan:  # fmt: skip
     """The plan of a step.
 
@@ -190,6 +190,7 @@ def make(
         rules: as in `config.mesh.rules`.
         tower_rules: as in `config.mesh.tower_rules`.
         freeze: path patterns of parameters without gradient.
+        through: paths of frozen matrices whose gradient is needed all the same: a gradient reaches an adapter through its matrix.
         optimizer_bytes: of one device; None: two moments of each trainable parameter.
         ema: whether an average is kept.
         microbatches: parts in which the towers see the batch.
@@ -198,18 +199,19 @@ def make(
     boxed, kept, flops_by_row = known or survey(model, spec)
     params = place(boxed, mesh, rules, tower_rules)
     trainable = {path: leaf for path, leaf in params.items() if not matches(path, freeze)}
+    reduced = {path: leaf for path, leaf in params.items() if path in through or (path in trainable and not path.startswith("adapters/"))}
     batch, shards = next(iter(spec.values())).shape[0], meshes.shards(mesh)
-    rows, d, grad = batch // shards, next(iter(model.towers.values())).output_dim, shard_bytes(trainable)
+    rows, d, learned = batch // shards, next(iter(model.towers.values())).output_dim, shard_bytes(trainable)
     memory = {
         "parameters": shard_bytes(params),
-        "gradients": grad,
-        "optimizer": 2 * grad if optimizer_bytes is None else optimizer_bytes,
-        "averages": grad if ema else 0,
+        "gradients": shard_bytes(reduced),
+        "optimizer": 2 * learned if optimizer_bytes is None else optimizer_bytes,
+        "averages": learned if ema else 0,
         "batch": shard_bytes(dict(spec)) // shards,
         "activations": kept.by_row * rows // microbatches + kept.fixed,
     }
     sent = {
-        "gradients": gradients_sent(trainable, mesh),
+        "gradients": gradients_sent(reduced, mesh),
         "parameters": parameters_sent(params, mesh),
         "embeddings": 0,
         "hidden states": tensor_sent(model, spec, rows, mesh.shape["tensor"]),
@@ -231,7 +233,7 @@ def of_run(run: runs.Run, config) -> Plan:
     spec = run.spec | {"stop": jax.ShapeDtypeStruct((config.data.global_batch,), jnp.uint8)}
     return make(
         run.model, entries(config.losses), spec, run.mesh, config.mesh.rules, config.mesh.tower_rules, freeze=adapters.frozen(config),
-        optimizer_bytes=shard_bytes(run.abstract.opt_state), ema=config.optimizer.ema_decay is not None,
+        through=run.adapters.targets, optimizer_bytes=shard_bytes(run.abstract.opt_state), ema=config.optimizer.ema_decay is not None,
         microbatches=config.train.microbatches or 1, known=(run.boxed, *survey(run.model, spec)[1:]),
     )  # fmt: skip
 
@@ -240,7 +242,7 @@ def survey(model: DualEncoder, spec) -> tuple[Any, Activations, int]:
     """Abstract parameters, what the forward pass keeps, and its matmul FLOPs for one row: all that needs a trace."""
     boxed = boxed_params(model, spec)
     params = nn.unbox(boxed)
-    views = {name: s for name, s in spec.items() if name.removesuffix("_mask") in model.views}
+    views = {name: s for name, s in spec.items() if model.reads(name)}
     one = {name: jax.ShapeDtypeStruct((1, *s.shape[1:]), s.dtype) for name, s in views.items()}
     forward = flops.matmul_flops(lambda p, batch: model.apply({"params": p}, batch), params, one)
     return boxed, activations(model, params, views), forward

@@ -127,15 +127,6 @@ def test_embeddings_travel_as_the_formula_says(method, compiled):
     assert sent == plans.loss_sent(method, BATCH, D, DEVICES)
 
 
-def test_gradients_of_a_frozen_tower_are_not_reduced(tmp_path):
-    freeze = ("^towers_image/",)
-    run, program = compile_step(tiny.config(optimizer__freeze=freeze), tmp_path, data=DEVICES)
-    found = collectives(program.as_text())
-    assert reduced_sizes(found) - trainable_sizes(run, freeze) == BESIDE["dense"]
-    assert not trainable_sizes(run, freeze) - reduced_sizes(found)
-    assert not any("towers_image" in c.source for c in found)
-
-
 def test_arguments_take_what_the_plan_says_and_the_rest_no_more(compiled):
     run, program, _ = compiled("ring")
     found = program.memory_analysis()
@@ -172,3 +163,86 @@ def test_fsdp_gathers_the_parameters_of_the_image_tower(under_fsdp):
 def test_fsdp_gathers_the_parameters_of_the_text_tower(under_fsdp):
     _, found = under_fsdp
     assert {c.kind for c in forward(found, "text")} == {"all-gather"}
+
+
+def sizes(leaves, axes=()):
+    """How many of these parameters have so many elements on a device once they are gathered along `axes`."""
+    held = lambda leaf: (
+        math.prod(leaf.sharding.shard_shape(leaf.shape))
+        * math.prod(leaf.sharding.mesh.shape[axis] for axis in leaf.sharding.spec if axis in axes)
+    )
+    return collections.Counter(held(leaf) for leaf in leaves if set(axes) & set(leaf.sharding.spec))
+
+
+def gathered(found):
+    return collections.Counter(math.prod(shape) for c in found if c.kind == "all-gather" for _, shape in c.results)
+
+
+@pytest.fixture(scope="module")
+def by_tower(tmp_path_factory):
+    """A frozen image tower that is whole on every device, beside a text tower under `fsdp`."""
+    made = tiny.config(optimizer__freeze=("^towers_image/",), mesh__tower_rules=dict(image=()))
+    run, program = compile_step(made, tmp_path_factory.mktemp("towers"), data=1, fsdp=DEVICES)
+    return run, program, collectives(program.as_text())
+
+
+def test_a_whole_frozen_tower_costs_no_traffic_beside_one_under_fsdp(by_tower):
+    run, _, found = by_tower
+    params = by_path(run.abstract.params)
+    assert all(leaf.sharding.is_fully_replicated for path, leaf in params.items() if "towers_image" in path)
+    assert not [c for c in found if "towers_image" in c.source]
+    split = sizes([leaf for path, leaf in params.items() if "towers_text" in path], ("fsdp",))
+    rows = {BATCH: 100, BATCH * D: 100}  # the batch's own: ids, embeddings
+    assert split and not split - gathered(found) and not gathered(found) - split - split - collections.Counter(rows)
+    learned = trainable_sizes(run, ("^towers_image/",))
+    assert not learned - reduced_sizes(found) and set(reduced_sizes(found) - learned) == set(BESIDE["dense"])
+
+
+def test_the_optimizer_of_a_split_tower_is_split_and_a_frozen_one_has_none(by_tower):
+    run, program, _ = by_tower
+    trainable = {path: leaf for path, leaf in by_path(run.abstract.params).items() if "towers_image" not in path}
+    moments = [leaf for leaf in jax.tree.leaves(run.abstract.opt_state) if leaf.ndim]
+    stored = lambda leaves: sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
+    assert stored(moments) == 2 * stored(leaf for leaf in trainable.values() if leaf.ndim)
+    assert stored(moments) < 2 * sum(math.prod(leaf.shape) for leaf in trainable.values()) / 4
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory):
+    run, program = compile_step(tiny.config(), tmp_path_factory.mktemp("cube"), data=2, fsdp=2, tensor=2)
+    return run, program, collectives(program.as_text())
+
+
+def test_under_tensor_sharding_a_matrix_is_gathered_along_fsdp_at_most(cube):
+    """What is split over `tensor` stays so, but for the table of tokens, which the text tower takes whole."""
+    run, _, found = cube
+    params = {path: leaf for path, leaf in by_path(run.abstract.params).items() if "towers" in path}
+    both = {path: math.prod(leaf.shape) for path, leaf in params.items() if {"fsdp", "tensor"} <= set(leaf.sharding.spec)}
+    table = both.pop("towers_text/token_embedding")
+    elsewhere = set(sizes(params.values(), ("fsdp",)))  # sizes that other parameters have, gathered along fsdp
+    whole = set(both.values()) - elsewhere
+    assert whole and not whole & set(gathered(found)) and gathered(found)[table] == 1
+
+
+def test_under_tensor_sharding_no_logits_and_no_hidden_states_are_gathered(cube):
+    _, program, found = cube
+    # A tower may have products of this size, over the rows and patches of a device.
+    assert not [
+        line for line in program.as_text().splitlines() if f"[{BATCH},{BATCH}]" in line and "op_name" in line and "/towers_" not in line
+    ]
+    rows = [shape for c in found if c.kind == "all-gather" for _, shape in c.results if shape[0] == BATCH]
+    assert rows and set(rows) == {(BATCH,), (BATCH, D)}
+
+
+def test_adapters_send_the_gradients_of_their_matrices(tmp_path):
+    """Merged in parameter space, a factor's gradient comes through that of its whole matrix, which is what devices add up."""
+    entry = dict(name="lora", patterns=("mlp/", "qkv_kernel/[qv]$"), options=dict(rank=2))
+    made = tiny.config(model__adapters=dict(text=entry, image=entry))
+    run, program = compile_step(made, tmp_path, data=DEVICES)
+    params = by_path(run.abstract.params)
+    adapted = collections.Counter(math.prod(params[path].shape) for path in run.adapters.targets)
+    found = collectives(program.as_text())
+    assert reduced_sizes(found) - adapted - collections.Counter({1: 1}) == BESIDE["dense"]  # 1: the logit scale
+    assert not adapted - reduced_sizes(found)
+    sent = sum(c.sent(result) for c in found if c.kind == "all-reduce" for result in c.results if math.prod(result[1]) in adapted)
+    assert plans.of_run(run, made).sent["gradients"] == sent + 7

@@ -70,11 +70,13 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 def of_config(config, sizes: dict[str, int]):
     """The plan of a config; builds its sources and tokenizer in a folder that is deleted."""
+    import interop
     from core import mesh as meshes
     from training import plan as plans
     from training import run as runs
     from training.data import open_data
 
+    config = interop.resolve(config)
     mesh = plans.mesh_of(**sizes)
     meshes.check_batch(config.data.global_batch, mesh)  # before the sources are built
     with tempfile.TemporaryDirectory() as folder:

@@ -31,6 +31,7 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
     """Checks everything, then trains; returns the exit code."""
     import contextlib
 
+    import interop
     from core import environment, mesh
     from core import workdir as folder
     from evals import job
@@ -39,6 +40,7 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
     from training.data import open_data
 
     job.check(config)
+    config = interop.resolve(config)  # config.json states every option of a tower that starts from another library's weights
     devices = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     mesh.check_batch(config.data.global_batch, devices)
     with folder.locked(workdir) if first else contextlib.nullcontext():

@@ -31,6 +31,11 @@ class DualEncoder(nn.Module):
         if self.logit_bias_init is not None:
             self.logit_bias = self.param("logit_bias", axes(nn.initializers.constant(self.logit_bias_init)), ())
 
+    @nn.nowrap
+    def reads(self, name: str) -> bool:
+        """Whether an array of a batch is a view or one of its masks."""
+        return name.removesuffix("_mask").removesuffix("_pool") in self.views or name in self.views
+
     def __call__(
         self,
         batch: Mapping[str, Array],

@@ -47,7 +47,7 @@ def apply(model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[
     """
     if count == 1:
         return model.apply({"params": params}, batch, keys)
-    views = {name: a for name, a in batch.items() if name.removesuffix("_mask") in model.views}
+    views = {name: a for name, a in batch.items() if model.reads(name)}
 
     def split(a: Array) -> Array:  # [B ...] -> [count, B / count, ...]
         parts = a.reshape(shards, count, -1, *a.shape[1:]).swapaxes(0, 1)

@@ -1,16 +1,22 @@
 """Towers in microbatches give the plain step: value, every gradient, every mesh, dropout on."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from core import mesh as meshes
 from core.config import ConfigError
 from core.paths import by_path
 from losses.entries import entries, mean_loss
+from models import dual
 from tests import tiny
 from training import cached_gradients
 from training.step import example_keys
+
+TOWER = dict(name="text", options=dict(vocab_size=20, length=6, width=8, layers=1, heads=2, embed_dim=8, causal=False, pooling="mean"))
+TEXTS = dict(towers=dict(text=TOWER), views=dict(text="text"), adapters={}, temperature_init=0.07, logit_bias_init=None)
 
 
 def gradient(made, tmp_path, count, double=False, **mesh):
@@ -106,3 +112,19 @@ def test_microbatches_that_do_not_divide_name_one_that_does(count, fits):
 def test_plain_accumulation_is_refused_with_a_pointer(tmp_path):
     with pytest.raises(ConfigError, match="config.train.accumulate_steps would average .*set config.train.microbatches instead"):
         tiny.prepare(tiny.config(train__accumulate_steps=2), tmp_path)
+
+
+def test_a_mask_of_pooling_goes_with_its_rows():
+    """Tokens that are read but not pooled: their mask reaches the towers in microbatches too."""
+    model = dual.build(ConfigDict(TEXTS))
+    rng = np.random.default_rng(0)
+    pooled = np.arange(6) >= rng.integers(1, 4, (4, 1))
+    batch = dict(text=rng.integers(3, 20, (4, 6)), text_mask=np.ones((4, 6), bool), text_pool_mask=pooled)
+    batch = jax.tree.map(jnp.asarray, batch)
+    params = model.init(jax.random.key(0), batch)["params"]
+    whole = cached_gradients.apply(model, params, batch, {}, 1, 1)["z_text"]
+    with jax.set_mesh(meshes.make(devices=jax.devices()[:1])):
+        parts = jax.jit(lambda: cached_gradients.apply(model, params, batch, {}, 2, 1)["z_text"])()
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+    del batch["text_pool_mask"]
+    assert np.abs(cached_gradients.apply(model, params, batch, {}, 1, 1)["z_text"] - whole).max() > 1e-2

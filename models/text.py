@@ -79,7 +79,7 @@ class Text(nn.Module):
         x = lookup(table, ids, position[None, : ids.shape[1]]).astype(self.dtype)
         x = dropout(x, self.dropout, keys, 0)
         # CLIP's depth-aware widths: residual branches start small, so that the sum over layers keeps its scale.
-        residual = self.width**-0.5 * (2 * self.layers) ** -0.5
+        residual = self.width**-0.5 * (2 * max(self.layers, 1)) ** -0.5
         block = partial(
             Block, self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout,
             (residual, (2 * self.width) ** -0.5, residual),

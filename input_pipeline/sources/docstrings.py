@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import re
 import sysconfig
 import textwrap
 import tokenize
@@ -29,6 +30,7 @@ HELDOUT = (
 )  # fmt: skip
 # Tests say little in words; site-packages is not the standard library; idle_test is where idlelib keeps its tests.
 SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")  # of an identifier
 MIN_WORDS = 3  # "See above." asks for nothing
 
 
@@ -50,17 +52,18 @@ class Docstrings:
         split: `test` has the functions of the packages in `HELDOUT`, `train` the others without those that share an `id` with `test`.
         packages: installed packages that are read beside the standard library, by their import name; all of them are in `train`.
         signature: begin each passage with the `def` line, whose names often give the answer away.
+        names: `train` has undocumented functions too, with the words of their name as the query.
 
     Raises:
         ValueError: no such split, or a package that is not installed.
     """
 
-    def __init__(self, *, split: str = "train", packages: tuple[str, ...] = (), signature: bool = False):
+    def __init__(self, *, split: str = "train", packages: tuple[str, ...] = (), signature: bool = False, names: bool = False):
         if split not in SPLITS:
             raise ValueError(f"Docstrings has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
         # The test split need not read what it leaves out.
         folders = list(_folders(packages if split == "train" else ()))
-        read = (f for folder in folders for f in _functions(*folder, signature, HELDOUT if split == "test" else ()))
+        read = (f for folder in folders for f in _functions(*folder, signature, names and split == "train", HELDOUT if split == "test" else ()))
         functions = list(
             {(f.package in HELDOUT, f.query, f.passage): f for f in read}.values()
         )  # a copy outside leaves the test split whole
@@ -96,8 +99,8 @@ def _folders(packages: tuple[str, ...]) -> Iterator[tuple[str, pathlib.Path]]:
         yield name, pathlib.Path(spec.submodule_search_locations[0])
 
 
-def _functions(prefix: str, root: pathlib.Path, signature: bool, only: tuple[str, ...]) -> Iterator[Function]:
-    """The documented functions below a folder, file by file in the order of their paths; a file that does not parse has none."""
+def _functions(prefix: str, root: pathlib.Path, signature: bool, names: bool, only: tuple[str, ...]) -> Iterator[Function]:
+    """The functions below a folder, file by file in the order of their paths; a file that does not parse has none."""
     for path in _files(root):
         package = prefix or path.relative_to(root).parts[0].removesuffix(".py")
         if only and package not in only:
@@ -109,7 +112,7 @@ def _functions(prefix: str, root: pathlib.Path, signature: bool, only: tuple[str
         except (SyntaxError, ValueError):  # templates, files for other versions of Python
             continue
         lines = text.splitlines()
-        yield from (Function(package, *pair) for node in _definitions(tree) if (pair := _pair(node, lines, signature)))
+        yield from (Function(package, *pair) for node in _definitions(tree) if (pair := _pair(node, lines, signature, names)))
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -130,15 +133,20 @@ def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
             yield from _definitions(inner)
 
 
-def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str], signature: bool) -> tuple[str, str] | None:
-    """Docstring and body of a function, or None for one that lacks either."""
-    docstring = ast.get_docstring(node) or ""
-    query = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
-    body = node.body[1:]
-    if len(query.split()) < MIN_WORDS or all(map(_is_empty, body)):
+def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str], signature: bool, names: bool) -> tuple[str, str] | None:
+    """Query and body of a function, or None for one that lacks either."""
+    docstring = ast.get_docstring(node)
+    body = node.body if docstring is None else node.body[1:]
+    if docstring is None:
+        query = " ".join(WORD.findall(node.name)).lower() if names and not node.name.startswith("__") else ""
+    else:
+        query = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
+        query = query if len(query.split()) >= MIN_WORDS else ""
+    if not query or all(map(_is_empty, body)):
         return None
-    start = node.body[0].end_lineno  # the line after the docstring, which may hold a comment
-    one_line = body[0].lineno <= start
+    # The line after the docstring, which may hold a comment.
+    start = body[0].lineno - 1 if docstring is None else node.body[0].end_lineno
+    one_line = body[0].lineno <= start or body[0].lineno == node.lineno
     passage = ast.unparse(body) if one_line else textwrap.dedent("\n".join(lines[start : body[-1].end_lineno])).strip()
     if signature:
         head = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])).strip()

@@ -59,7 +59,7 @@ def undocumented():
 
 def read(folder, text, name="module.py", **options):
     (folder / name).write_text(text, encoding="utf-8")
-    return [f[1:] for f in docstrings._functions("", folder, options.get("signature", False), options.get("only", ()))]
+    return [f[1:] for f in docstrings._functions("", folder, options.get("signature", False), options.get("names", False), options.get("only", ()))]
 
 
 def test_functions_are_read_in_the_order_of_the_file(tmp_path):
@@ -69,6 +69,15 @@ def test_functions_are_read_in_the_order_of_the_file(tmp_path):
         ("Hand back the argument.", "if y:\n    return y"),
         ("Stand in for it.", "return None"),
     ]
+
+
+def test_undocumented_functions_are_asked_for_by_the_words_of_their_name(tmp_path):
+    names = "def readHTTPLines2(x):\n    # why\n    return x\n\ndef __len__(self):\n    return 3\n\ndef one_line(): return 1\n"
+    documented = read(tmp_path, FILE)
+    more = [pair for pair in read(tmp_path, FILE + names, names=True) if pair not in documented]
+    assert [query for query, _ in more] == ["outer", "undocumented", "read http lines 2", "one line"]
+    assert [passage for _, passage in more[1:]] == ["return 2", "return x", "return 1"]
+    assert read(tmp_path, FILE + names) == documented
 
 
 def test_a_signature_can_lead_the_body(tmp_path):
@@ -85,10 +94,10 @@ def test_tests_and_other_packages_are_passed_over(tmp_path):
     for name in ("test", "site-packages", "kept", "left"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.py").write_text(textwrap.dedent(FILE))
-    packages = [f.package for f in docstrings._functions("", tmp_path, False, ())]
+    packages = [f.package for f in docstrings._functions("", tmp_path, False, False, ())]
     assert set(packages) == {"kept", "left"}
-    assert {f.package for f in docstrings._functions("", tmp_path, False, ("kept",))} == {"kept"}
-    assert {f.package for f in docstrings._functions("named", tmp_path, False, ())} == {"named"}
+    assert {f.package for f in docstrings._functions("", tmp_path, False, False, ("kept",))} == {"kept"}
+    assert {f.package for f in docstrings._functions("named", tmp_path, False, False, ())} == {"named"}
 
 
 @pytest.fixture(scope="module")

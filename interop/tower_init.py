@@ -57,8 +57,9 @@ def initial(config: ConfigDict, read) -> dict[str, np.ndarray]:
             for path, array in by_path(found.params).items() if path.startswith(begins)
         }  # fmt: skip
         ours = {path: shape for path, shape in wanted.items() if path.startswith(f"towers_{label}/")}
-        taken |= _fit(theirs, ours, entry, f"config.model.towers.{label}")
-        log.info("%s starts from %s: %d parameters", label, entry.init.path, len(taken))
+        fitted = _fit(theirs, ours, entry, f"config.model.towers.{label}")
+        taken |= fitted
+        log.info("%s starts from %s: %d of %d parameters", label, entry.init.path, len(fitted), len(ours))
     return taken
 
 

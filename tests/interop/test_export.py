@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 import interop
-from core.config import ConfigError
+from core.checkpoint import Checkpoints
+from core.config import ConfigError, plain
 from core.paths import by_path
+from core.workdir import write_json
 from input_pipeline.tokenize import train_bpe
-from interop import export, hf_clip, tensors
+from interop import export, hf_clip
 from interop.card import card
 from interop.imported import Imported
+from tests import tiny
 from tests.interop import toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -166,12 +169,30 @@ def test_a_card_says_what_the_run_says():
     assert "500 steps of 64 examples" in text and "| held_out | q2p/mrr@10 | 0.5000 | 7 |" in text
 
 
-def test_the_command(tmp_path):
-    toys.folder("clip", tmp_path / "in")
-    command = [sys.executable, "-m", "launch.export", f"--model={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--format"]
-    run = lambda format: subprocess.run([*command, format], cwd=ROOT, capture_output=True, text=True)
-    done = run("open_clip")
+def run_folder(workdir):
+    """What a run of 5 steps would have left: a CLIP-like model of the digits, with its tokenizer, checkpoint and one result."""
+    source, made = with_tokenizer(), tiny.config()
+    for label, entry in source.model["towers"].items():
+        made.model.towers[label] = dict(name=entry["name"], options=entry["options"])
+    made.data.transforms.text.options.length = 12
+    write_json(workdir / "config.json", plain(made))
+    (workdir / "tokenizer").mkdir()
+    source.tokenizer.save(workdir / "tokenizer")
+    checkpoints = Checkpoints(workdir / "checkpoints", keep_last=1, keep_every_steps=None)
+    checkpoints.save(5, {"params": source.params}, position=5, meta={})
+    checkpoints.close()
+    result = {"label": "test", "primary": {"name": "accuracy", "value": 0.25}, "metrics": {"accuracy": 0.25}, "count": 9}
+    write_json(workdir / "evals" / "5" / "test.json", result)
+    return source
+
+
+def test_the_command_writes_a_run_s_model(tmp_path):
+    source = run_folder(tmp_path / "run")
+    command = [sys.executable, "-m", "launch.export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}", "--format=open_clip"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(tensors.read(tmp_path / "out")) and (tmp_path / "out" / "README.md").read_text().startswith("---\nlibrary_name")
-    done = run("open_clip")
-    assert done.returncode == 3 and "exists already" in done.stderr and "Traceback" not in done.stderr
+    back = interop.read(tmp_path / "out")
+    path = "towers_text/token_embedding"
+    np.testing.assert_array_equal(by_path(back.params)[path], by_path(source.params)[path])
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name") and "for 5 steps of 16 examples" in text and "| test | accuracy | 0.2500 | 9 |" in text

@@ -101,7 +101,7 @@ def schedule(config, steps: int):
     return make(config.learning_rate, steps, config.warmup_steps)
 
 
-def make(config, steps: int, paths: Sequence[str]) -> optax.GradientTransformation:
+def make(config, steps: int, paths: Sequence[str], freeze: Sequence[str] = ()) -> optax.GradientTransformation:
     """The gradient transformation that `config.optimizer` describes, for a flat dict of trainable parameters.
 
     Args:
@@ -110,6 +110,7 @@ def make(config, steps: int, paths: Sequence[str]) -> optax.GradientTransformati
             `layer_decay` give parts of the learning rate (`training/rates.py`).
         steps: of the whole run.
         paths: of all parameters, trainable or not.
+        freeze: patterns of those that are not, which the log leaves out.
 
     Raises:
         ConfigError: unknown keys, choices or options.
@@ -119,7 +120,7 @@ def make(config, steps: int, paths: Sequence[str]) -> optax.GradientTransformati
     decay = lambda params: {path: not matches(path, config.no_decay) for path in params}
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     factors = rates.factors(paths, config.multipliers, config.layer_decay)
-    for line in rates.summary(factors):
+    for line in rates.summary({path: factor for path, factor in factors.items() if not matches(path, freeze)}):
         log.info("%s", line)
     scale = [rates.scale(factors)] if set(factors.values()) != {1.0} else []
     return optax.chain(clip, optimizer(schedule(config, steps), decay), *scale)

@@ -103,6 +103,24 @@ def test_the_first_rule_counts(cube):
     assert meshes.param_shardings(tree, cube, (("embed", None), ("embed", "fsdp")))["a"].spec == P(None, None)
 
 
+def test_a_tower_may_have_rules_of_its_own(cube):
+    kernel = boxed(kernel=((4, 4), ("embed", "mlp")))
+    tree = {"towers_image": kernel, "towers_text": kernel, "adapters": {"image": kernel, "text": kernel}, **kernel}
+    found = meshes.param_shardings(tree, cube, RULES, dict(image=(), text=(("embed", "tensor"),)))
+    specs = {jax.tree_util.keystr(path): leaf.spec for path, leaf in jax.tree_util.tree_leaves_with_path(found)}
+    assert specs["['towers_image']['kernel']"] == specs["['adapters']['image']['kernel']"] == P(None, None)
+    assert specs["['towers_text']['kernel']"] == specs["['adapters']['text']['kernel']"] == P("tensor", None)
+    assert specs["['kernel']"] == P("fsdp", "tensor")
+
+
+def test_rules_of_a_tower_are_checked_like_the_others():
+    meshes.check_tower_rules(dict(image=(), text=RULES), ("image", "text"))
+    with pytest.raises(ConfigError, match="config.mesh.tower_rules.txt is not a key; valid ones: image, text. Did you mean 'text'"):
+        meshes.check_tower_rules(dict(txt=()), ("image", "text"))
+    with pytest.raises(ConfigError, match="config.mesh.tower_rules.text holds 'fsdp'; a rule is"):
+        meshes.check_tower_rules(dict(text=("fsdp",)), ("image", "text"))
+
+
 def test_what_stays_whole_is_logged(cube, caplog):
     with caplog.at_level(logging.INFO, "core.mesh"):
         meshes.param_shardings(boxed(odd=((5,), ("embed",))), cube, RULES)

@@ -1,12 +1,18 @@
-"""Memory and time of the exact loss over a large batch: tiles beside the whole matrix of logits.
+"""Memory and time of the exact loss over a large batch: tiles beside the whole matrix of logits, and beside open_clip.
 
     python -m benchmarks.loss_memory
-    python -m benchmarks.loss_memory --sizes=4096,8192 --dense_up_to=8192 --loss=sigmoid
+    python -m benchmarks.loss_memory --sizes=4096,8192 --loss=sigmoid --open_clip_up_to=0
 
-Each size compiles the value and all gradients of one loss: in tiles, by a textbook `jnp` formula, and by Tandem's own dense form.
-Temporary bytes are what XLA plans beside inputs and gradients. Times are the best of a few alternating runs; processor seconds beside
-them show how much a shared machine took away. The whole matrix is run only up to `dense_up_to` (it needs 3 to 4 arrays of B x B: 16 GiB
-at 32,768). A peer that JAX compiles is one more entry of `arms`; another library needs its own `compiled` and `seconds`.
+Each size computes the value and all gradients of one loss: in tiles, by a textbook `jnp` formula, by Tandem's own dense form, and by
+open_clip's loss (of one process; its exchange of chunks needs several). Temporary bytes are what XLA plans beside inputs and gradients;
+nothing plans open_clip's. Times are the best of a few alternating runs; processor seconds beside them show how much a shared machine
+took away. The whole matrix needs 3 to 4 arrays of B x B: 13 GB at 32,768.
+
+Where the time goes (8,192 pairs of width 512, two AMD EPYC cores, 2026-11-21): 42 processor nanoseconds a logit, 39 of them in four matmuls
+(logits twice, two gradients) at 92-106 GFLOP/s a core; exponentials and sums are the rest. The matrix keeps its logits, so it takes three
+matmuls, and 10 to 15 ns for passes over memory. Tiles can therefore not be faster than 39 / 42 of what they are now without a
+fifth of the arithmetic going: the column sums of a symmetric loss must be known before the first gradient, and keeping logits costs B x B.
+Tried without gain: tiles of 512 to 4,096, a transposed copy of all queries; not worth its lines: one exponential for both directions (2%).
 """
 
 import functools
@@ -26,8 +32,8 @@ LOSS = flags.DEFINE_enum("loss", "infonce", sorted(LOSSES), "Which loss.")
 BLOCK_SIZE = flags.DEFINE_integer("block_size", 1024, "Queries and passages of a tile.")
 DENSE_UP_TO = flags.DEFINE_integer("dense_up_to", 16384, "Greatest size at which the whole matrix is run.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each arm and size.")
-OPEN_CLIP = flags.DEFINE_bool("open_clip", True, "Run open_clip's loss too.")
-OWN_DENSE = flags.DEFINE_bool("own_dense", True, "Run Tandem's dense form too.")
+OPEN_CLIP_UP_TO = flags.DEFINE_integer("open_clip_up_to", 16384, "Greatest size at which open_clip's loss is run; 0: never.")
+OWN_DENSE_UP_TO = flags.DEFINE_integer("own_dense_up_to", 16384, "Greatest size at which Tandem's dense form is run.")
 MEMORY_BOUND = 0.35  # of inputs and gradients: what DESIGN asks for
 
 
@@ -72,7 +78,7 @@ def compiled(function, arrays):
 def peer(arrays):
     """open_clip's loss on the same arrays: a call that gives value and gradients as numpy arrays."""
     torch, library = peers.torch(), peers.open_clip()
-    loss = {"infonce": library.ClipLoss, "sigmoid": library.SigLipLoss}[LOSS.value]()
+    loss = {"infonce": library.loss.ClipLoss, "sigmoid": library.loss.SigLipLoss}[LOSS.value]()
     leaves = [torch.tensor(np.asarray(a), requires_grad=True) for a in arrays]
 
     def run():
@@ -95,7 +101,7 @@ def check(size):
     """All arms give one value and the same gradients, or the comparison means nothing."""
     arrays = batch(size)
     programs = {name: compiled(function, arrays) for name, function in arms().items()}
-    names = [*programs, *(["open_clip"] if OPEN_CLIP.value else [])]
+    names = [*programs, *(["open_clip"] if OPEN_CLIP_UP_TO.value else [])]
     values = {name: jax.tree.map(np.asarray, call()) for name, call in calls(arrays, names, programs).items()}
     for name, value in values.items():
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5, err_msg=name), value, values["tiles"])
@@ -105,9 +111,8 @@ def measured(size):
     """One row of the table: bytes of each arm, and times of those that are run."""
     arrays = batch(size)
     programs = {name: compiled(function, arrays) for name, function in arms().items()}
-    names = ["tiles"]
-    if size <= DENSE_UP_TO.value:
-        names += ["dense jnp", *(["own dense"] if OWN_DENSE.value else []), *(["open_clip"] if OPEN_CLIP.value else [])]
+    limits = {"tiles": size, "dense jnp": DENSE_UP_TO.value, "own dense": OWN_DENSE_UP_TO.value, "open_clip": OPEN_CLIP_UP_TO.value}
+    names = [name for name, limit in limits.items() if size <= limit]
     row = {"pairs": size, "input_and_gradient_bytes": 2 * sum(a.nbytes for a in arrays)}
     times = measure.alternate(calls(arrays, names, programs), REPEATS.value)
     for name in {**programs, **times}:

@@ -62,14 +62,14 @@ class Docstrings:
         if split not in SPLITS:
             raise ValueError(f"Docstrings has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
         # The test split need not read what it leaves out.
-        folders = list(_folders(packages if split == "train" else ()))
-        read = (f for folder in folders for f in _functions(*folder, signature, names and split == "train", HELDOUT if split == "test" else ()))
-        functions = list(
-            {(f.package in HELDOUT, f.query, f.passage): f for f in read}.values()
-        )  # a copy outside leaves the test split whole
+        train = split == "train"
+        folders = list(_folders(packages if train else ()))
+        read = (f for folder in folders for f in _functions(*folder, signature, names and train, () if train else HELDOUT))
+        # A copy elsewhere leaves the test split whole.
+        functions = list({(f.package in HELDOUT, f.query, f.passage): f for f in read}.values())
         ids = _shared_ids(functions)
         test = np.array([function.package in HELDOUT for function in functions])
-        kept = np.flatnonzero(test if split == "test" else ~np.isin(ids, ids[test]))
+        kept = np.flatnonzero(~np.isin(ids, ids[test]) if train else test)
         self.counts = {"id": int(ids.max()) + 1}
         self._functions, self._ids = [functions[i] for i in kept], ids[kept]
 

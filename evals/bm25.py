@@ -13,7 +13,7 @@ PART = re.compile(r"[^\W\d_a-z]+(?![a-z])|[^\W\d_a-z]?[^\W\d_A-Z]+|\d+")
 def words(text: str) -> list[str]:
     """Words in lower case without English stop words; an identifier stands for itself and for its parts.
 
-    On docstrings against function bodies both help: MRR@10 0.299 without the parts, 0.325 with stop words, 0.358 like this.
+    A control must be a strong one: on docstrings against function bodies the two together add about 0.08 to MRR@10.
     """
     from bm25s.stopwords import STOPWORDS_EN
 

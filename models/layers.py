@@ -4,6 +4,7 @@ Logical axes (what `core.mesh` maps to mesh axes): `vocab`, `embed` (tower width
 (the shared space), `position`, `channels_in`, `channels_out`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ def dense(features: int, names: tuple[str, str], *, init=None, use_bias: bool = 
     """A linear layer `[in, out]` whose kernel has logical axes `names`."""
     return nn.Dense(
         features,
+        dot_general=lambda x, kernel, _, **options: by_rows(x, kernel),
         use_bias=use_bias,
         dtype=dtype,
         kernel_init=axes(init or nn.initializers.xavier_uniform(), *names),
@@ -42,17 +44,58 @@ def dense(features: int, names: tuple[str, str], *, init=None, use_bias: bool = 
     )
 
 
-def layer_norm(eps: float, dtype, name: str, use_bias: bool = True) -> nn.LayerNorm:
-    """LayerNorm with the two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large."""
-    return nn.LayerNorm(
-        epsilon=eps,
-        use_bias=use_bias,
-        dtype=dtype,
-        use_fast_variance=False,
-        scale_init=axes(nn.initializers.ones, "embed"),
-        bias_init=axes(nn.initializers.zeros, "embed"),
-        name=name,
-    )
+def by_rows(x: Float[Array, "... i"], kernel: Float[Array, "i *o"]) -> Float[Array, "..."]:
+    """A linear layer's product, with all rows on one axis.
+
+    With rows on two axes XLA transposes copies of all activations for a kernel's gradient on CPU: a quarter of a small CLIP's step.
+    """
+    y = jnp.tensordot(x.reshape(-1, x.shape[-1]), kernel, 1)
+    return y.reshape(*x.shape[:-1], *kernel.shape[1:])
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) * scale + bias over the last axis, in float32 or wider inside."""
+
+    eps: float = 1e-6
+    dtype: str = "float32"
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... w"]) -> Float[Array, "... w"]:
+        width = x.shape[-1:]
+        scale = self.param("scale", axes(nn.initializers.ones, "embed"), width)
+        bias = self.param("bias", axes(nn.initializers.zeros, "embed"), width) if self.use_bias else jnp.zeros(width, scale.dtype)
+        rows = x.reshape(-1, *width).astype(jnp.promote_types(x.dtype, jnp.float32))
+        return normalize(self.eps, rows, scale[None], bias[None]).reshape(x.shape).astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def normalize(eps: float, x: Float[Array, "n w"], scale: Float[Array, "1 w"], bias: Float[Array, "1 w"]) -> Float[Array, "n w"]:
+    """LayerNorm of rows, with a gradient of few passes: the derived one took 8% of a small CLIP's step on CPU more."""
+    return _normalize(eps, x, scale, bias)[0]
+
+
+def _normalize(eps, x, scale, bias):
+    mean = x.mean(1, keepdims=True)
+    # The two-pass variance: E[x^2] - E[x]^2 loses digits when the mean is large.
+    inverse = jax.lax.rsqrt(jnp.square(x - mean).mean(1, keepdims=True) + eps)
+    return (x - mean) * (inverse * scale) + bias, (x, mean, inverse, scale)
+
+
+def _normalize_gradient(eps, saved, by_y):
+    x, mean, inverse, scale = saved
+    unit = (x - mean) * inverse
+    by_unit = by_y * scale
+    by_x = inverse * (by_unit - by_unit.mean(1, keepdims=True) - unit * (by_unit * unit).mean(1, keepdims=True))
+    return by_x, (by_y * unit).sum(0, keepdims=True), by_y.sum(0, keepdims=True)
+
+
+normalize.defvjp(_normalize, _normalize_gradient)
+
+
+def layer_norm(eps: float, dtype, name: str, use_bias: bool = True) -> LayerNorm:
+    """A LayerNorm whose parameters have logical axes."""
+    return LayerNorm(eps, dtype, use_bias, name=name)
 
 
 def rms_norm(eps: float, dtype, name: str) -> nn.RMSNorm:

@@ -31,7 +31,9 @@ class Mlp(nn.Module):
         activation = choose(ACTIVATIONS, self.activation, "the tower's options.activation")
         # Rounded: a ratio that a checkpoint's hidden width gave may fall just short of it.
         x = dense(round(width * self.ratio), ("embed", "mlp"), init=inits[0], dtype=self.dtype, name="fc_in")(x)
-        return dense(width, ("mlp", "embed"), init=inits[1], dtype=self.dtype, name="fc_out")(activation(x))
+        # The backward pass computes the activation again: keeping its parts (an erf, a sum) means more arrays of this size to read.
+        x = jax.checkpoint(activation)(x)
+        return dense(width, ("mlp", "embed"), init=inits[1], dtype=self.dtype, name="fc_out")(x)
 
 
 class GatedMlp(nn.Module):

@@ -27,10 +27,10 @@ def augment(
 
 
 def resize(
-    values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None, *, height: int = 32, width: int = 32
+    values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None, *, height: int = 32, width: int = 32, crop: bool = False
 ) -> dict[str, np.ndarray]:
-    """Images of any sizes, brought to one."""
-    return stack([image_ops.resize(v, height, width) for v in values], rngs, tokenizer)
+    """Images of any sizes, brought to one: stretched, or with `crop` their middle."""
+    return stack([image_ops.resize(v, height, width, crop) for v in values], rngs, tokenizer)
 
 
 def stack(values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None) -> dict[str, np.ndarray]:

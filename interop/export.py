@@ -143,7 +143,7 @@ def _read_pooled(family, model: Mapping[str, Any], path: pathlib.Path) -> Import
 
 def _open_clip(source: Imported, folder: pathlib.Path, truncate_dim: None) -> Callable[[pathlib.Path], Imported]:
     model = source.model
-    config = open_clip.config(model)
+    config = open_clip.config(model, inputs.crops(source.transforms))
     if source.tokenizer is not None:
         # open_clip looks for the files beside its config, whatever the name.
         config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "local"}
@@ -189,16 +189,18 @@ def _write_inputs(source: Imported, folder: pathlib.Path, pixels: bool = True) -
         padded = source.model["towers"]["text"]["options"].get("attend_padding", False)
         source.tokenizer.export_hf(folder, golden.length(source), fixed=padded)
     if pixels and "image" in source.model["towers"]:
-        write_json(folder / "preprocessor_config.json", _preprocessor(names.options(source.model, "vit")))
+        write_json(folder / "preprocessor_config.json", _preprocessor(names.options(source.model, "vit"), inputs.crops(source.transforms)))
 
 
-def _preprocessor(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Images are brought to the size in one step, as the transform `resize` does, not cropped."""
+def _preprocessor(options: Mapping[str, Any], crop: bool) -> dict[str, Any]:
+    """The library's words for the transform `resize`."""
     wide = lambda values: list(values) * (options["channels"] if len(values) == 1 else 1)
-    kind = "SiglipImageProcessor" if options["pooling"] == "attention" else "CLIPImageProcessor"
-    crop = {} if options["pooling"] == "attention" else {"do_center_crop": False}
+    side, clip = options["image_size"], crop or options["pooling"] != "attention"
+    whole = {"height": side, "width": side}
+    kind = "CLIPImageProcessor" if clip else "SiglipImageProcessor"
+    cut = {"do_center_crop": crop, "crop_size": whole} if clip else {}
     return {
-        "image_processor_type": kind, "do_resize": True, "size": {"height": options["image_size"], "width": options["image_size"]},
+        "image_processor_type": kind, "do_resize": True, "size": {"shortest_edge": side} if crop else whole,
         "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": wide(options["pixel_mean"]),
-        "image_std": wide(options["pixel_std"]), "do_convert_rgb": options["channels"] == 3, **crop,
+        "image_std": wide(options["pixel_std"]), "do_convert_rgb": options["channels"] == 3, **cut,
     }  # fmt: skip

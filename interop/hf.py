@@ -6,7 +6,8 @@ A family is a module with
 - `model(config) -> dict`: a complete `config.model` from the content of config.json;
 - `rules(model) -> list[Rule]`: our paths and their names, without a wrapper's prefix, for that model;
 - `PREFIXES`: what may stand before the names of a file; `IGNORED`: patterns of tensors that are no part of an encoder;
-- `config(model) -> dict`: config.json of a model, for export.
+- `config(model) -> dict`: config.json of a model, for export;
+- `CROPS`, if it is there: whether its images are cropped where the folder does not say.
 """
 
 import os
@@ -41,7 +42,8 @@ def read(path: str | os.PathLike) -> Imported:
     rules = mapping.fit_names(family.rules(made), found, family.PREFIXES)
     tokenizer = inputs.tokenizer(path, made)
     source = str(tensors.find(path))
-    prepared = inputs.transforms(made, inputs.stated_length(path))
+    crop = inputs.stated_crop(path, getattr(family, "CROPS", False))
+    prepared = inputs.transforms(made, inputs.stated_length(path), crop=crop)
     return assemble(made, rules, found, source, ignored=family.IGNORED, tokenizer=tokenizer, transforms=prepared)
 
 

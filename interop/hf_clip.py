@@ -15,6 +15,7 @@ MODEL_TYPES = ("clip",)
 PREFIXES = ("", "clip.", "model.", "0.model.", "0.auto_model.")
 IGNORED = (r"(^|\.)position_ids$",)
 ARCHITECTURE = "CLIPModel"
+CROPS = True  # unless the folder says otherwise
 
 TEXT = dict(
     vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8, max_position_embeddings=77,

@@ -47,7 +47,13 @@ def stated_length(folder: pathlib.Path) -> int | None:
     return int(found) if found is not None and found < ENDLESS else None
 
 
-def transforms(model: Mapping[str, Any], length: int | None = None, prompts: Mapping[str, str] | None = None, pool_prompt: bool = True):
+def transforms(
+    model: Mapping[str, Any],
+    length: int | None = None,
+    prompts: Mapping[str, str] | None = None,
+    pool_prompt: bool = True,
+    crop: bool = False,
+) -> dict[str, Any]:
     """`config.data.transforms`: texts are cut to the tower's length or a smaller stated one, images brought to the tower's size.
 
     Args:
@@ -55,12 +61,14 @@ def transforms(model: Mapping[str, Any], length: int | None = None, prompts: Map
         length: tokens at most, as the files state it.
         prompts: by view.
         pool_prompt: whether a prompt's own tokens are pooled.
+        crop: whether images lose what stands over, instead of their shape.
     """
     made = {}
     for view, label in model["views"].items():
         options = model["towers"][label]["options"]
         if label not in texts(model):
-            made[view] = {"name": "resize", "options": {"height": options["image_size"], "width": options["image_size"]}}
+            size = {"height": options["image_size"], "width": options["image_size"]}
+            made[view] = {"name": "resize", "options": size | ({"crop": True} if crop else {})}
             continue
         # A tower that reads padding must always get as much of it as in training.
         padded = "attend_padding" in options and options["attend_padding"]
@@ -72,12 +80,27 @@ def transforms(model: Mapping[str, Any], length: int | None = None, prompts: Map
 
 
 def with_pixels(model: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-    """The model with the pixel statistics of `preprocessor_config.json` (or the newer `processor_config.json`), if there is one."""
-    model = plain(model)
-    file = next((folder / name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).exists()), None)
-    stated = {} if file is None else read_json(file)
-    stated = stated.get("image_processor", stated)
+    """The model with the pixel statistics that the folder states, if it states them."""
+    model, stated = plain(model), preparation(folder)
     for entry in model["towers"].values():
         if "pixel_mean" in entry["options"] and "image_mean" in stated and "image_std" in stated:
             entry["options"] |= {"pixel_mean": list(stated["image_mean"]), "pixel_std": list(stated["image_std"])}
     return model
+
+
+def preparation(folder: pathlib.Path) -> dict[str, Any]:
+    """What `preprocessor_config.json`, or the newer `processor_config.json`, says of images; empty where neither is there."""
+    file = next((folder / name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).exists()), None)
+    stated = {} if file is None else read_json(file)
+    return stated.get("image_processor", stated)
+
+
+def stated_crop(folder: pathlib.Path, default: bool) -> bool:
+    """Whether the folder's images lose what stands over; one brought to a height and a width has nothing to lose."""
+    stated = preparation(folder)
+    return stated.get("do_center_crop", default) and not (isinstance(stated.get("size"), dict) and "height" in stated["size"])
+
+
+def crops(transforms: Mapping[str, Any]) -> bool:
+    """Whether the transforms of a model crop images."""
+    return any(t["name"] == "resize" and t["options"].get("crop", False) for t in transforms.values())

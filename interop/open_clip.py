@@ -51,7 +51,7 @@ def read(path: str | os.PathLike) -> Imported:
     custom = bool(read_config(path)["model_cfg"].get("custom_text"))
     table = mapping.fit_names(rules(made, custom), found, PREFIXES)
     folder = path if path.is_dir() else path.parent
-    ready = dict(tokenizer=inputs.tokenizer(folder, made), transforms=inputs.transforms(made))
+    ready = dict(tokenizer=inputs.tokenizer(folder, made), transforms=inputs.transforms(made, crop=_crops(path)))
     return assemble(made, table, found, str(tensors.find(path)), ignored=IGNORED, **ready)
 
 
@@ -81,6 +81,11 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist; a state dict alone does not say how many heads its layers have.")
     return read_json(file)
+
+
+def _crops(path: pathlib.Path) -> bool:
+    config = {"preprocess_cfg": {}} | read_config(path)
+    return config["preprocess_cfg"].get("resize_mode", "shortest") == "shortest"
 
 
 def _refuse(given: Mapping[str, Any], fixed: Mapping[str, Any], key: str) -> None:
@@ -172,8 +177,12 @@ def _block(ours: str, theirs: str, key: str) -> list[Rule]:
     ]
 
 
-def config(model: Mapping[str, Any]) -> dict[str, Any]:
+def config(model: Mapping[str, Any], crop: bool = False) -> dict[str, Any]:
     """`open_clip_config.json` of a model.
+
+    Args:
+        model: a `config.model`.
+        crop: whether its images were cropped, or stretched.
 
     Raises:
         ConfigError: options that open_clip does not have; names them.
@@ -193,7 +202,7 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
     three = lambda values: list(values) * (3 if len(values) == 1 else 1)
     preprocess = {
         "mean": three(image["pixel_mean"]), "std": three(image["pixel_std"]), "interpolation": "bicubic",
-        "resize_mode": "squash" if image["pooling"] == "attention" else "shortest",
+        "resize_mode": "shortest" if crop else "squash",
     }  # fmt: skip
     return {"model_cfg": made | ({"quick_gelu": True} if quick else {}), "preprocess_cfg": preprocess}
 

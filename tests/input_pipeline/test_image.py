@@ -109,3 +109,12 @@ def test_resize_brings_images_to_one_shape():
     images = [np.full((h, w, 1), 77, np.uint8) for h, w in rng.integers(3, 30, (4, 2))]
     out = transforms.resize(images, None, None, height=6, width=9)
     assert out[""].shape == (4, 6, 9, 1) and (out[""] == 77).all()
+
+
+@pytest.mark.parametrize("height, width", [(20, 30), (30, 20), (8, 8), (9, 64)])
+def test_a_crop_is_the_middle_of_a_picture_of_the_same_shape(height, width):
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rows, columns = (8, 8 * width // height) if height <= width else (8 * height // width, 8)
+    whole = image_ops.resize(picture, rows, columns)
+    top, left = (rows - 8) // 2, (columns - 8) // 2
+    np.testing.assert_array_equal(image_ops.resize(picture, 8, 8, crop=True), whole[top : top + 8, left : left + 8])

@@ -180,7 +180,9 @@ def test_a_resized_position_table_is_open_clip_s():
         np.testing.assert_allclose(found, state["visual.positional_embedding"].numpy(), rtol=0, atol=1e-5)
 
 
-def test_images_are_prepared_as_the_new_folder_says(tmp_path):
+@pytest.mark.parametrize("size", [(40, 30), (31, 53), (12, 12)])
+@pytest.mark.parametrize("crop", [True, False])
+def test_images_are_prepared_as_the_new_folder_says(crop, size, tmp_path):
     """transformers' own image processor, from the written file, makes of a photograph what our transform and tower make of it."""
     from PIL import Image
     from transformers import AutoImageProcessor
@@ -189,10 +191,14 @@ def test_images_are_prepared_as_the_new_folder_says(tmp_path):
 
     reference.clip().save_pretrained(tmp_path / "in")
     imported = interop.read(tmp_path / "in")
+    assert imported.transforms["image"]["options"] == {"height": 12, "width": 12, "crop": True}
+    imported.transforms["image"]["options"]["crop"] = crop
     export.write(imported, tmp_path / "out", "hf_clip")
-    photograph = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    back = interop.read(tmp_path / "out").transforms["image"]["options"]
+    assert ("crop" in back) == crop
+    photograph = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out", use_fast=False)
     theirs = processor(Image.fromarray(photograph), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     options = imported.model["towers"]["image"]["options"]
-    made = (to_size(photograph, 12, 12) / 255.0 - options["pixel_mean"]) / options["pixel_std"]
+    made = (to_size(photograph, 12, 12, crop) / 255.0 - options["pixel_mean"]) / options["pixel_std"]
     np.testing.assert_allclose(made, theirs, rtol=0, atol=1e-5)

@@ -10,6 +10,7 @@ import pyarrow.parquet as parquet
 from PIL import Image
 
 from core.config import ConfigError, choose
+from input_pipeline.tokenize.clean import as_text
 
 SAMPLE = 1 << 20  # bytes from each end of a file that tell it from another
 
@@ -88,7 +89,7 @@ def _checked(number: int, row: Mapping, column: str, id_column: str | None) -> V
     for name in (column,) if id_column is None else (id_column, column):
         if name not in row:
             return Value(str(number), None, f"no {name!r}; there are: {', '.join(map(str, row)) or 'no fields'}")
-    name, text = str(number) if id_column is None else str(row[id_column]), row[column]
+    name, text = str(number) if id_column is None else as_text(str(row[id_column])), row[column]
     return Value(name, text) if isinstance(text, str) else Value(name, None, f"{column!r} is {type(text).__name__}, not text")
 
 
@@ -106,8 +107,10 @@ def _folder(path: pathlib.Path) -> Values:
     names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix.lower() in endings and p.is_file())
     if not names:
         raise FileNotFoundError(f"{path} holds no images; Pillow reads files that end in .png, .jpg, .webp and others.")
-    digest = hashlib.sha256("\n".join(f"{name} {(path / name).stat().st_size}" for name in names).encode()).hexdigest()[:16]
-    return Values("image", lambda: (Value(name, path / name) for name in names), len(names), {"name": path.name, "files": digest})
+    digest = hashlib.sha256(
+        "\n".join(f"{name} {(path / name).stat().st_size}" for name in names).encode("utf-8", "surrogateescape")
+    ).hexdigest()[:16]
+    return Values("image", lambda: (Value(as_text(name), path / name) for name in names), len(names), {"name": path.name, "files": digest})
 
 
 def _count_lines(path: pathlib.Path) -> int:

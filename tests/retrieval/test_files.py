@@ -155,6 +155,11 @@ def test_parquet_columns_and_names(tmp_path):
         open_values(path)
 
 
+def test_names_that_no_file_could_hold_are_mended(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "key": "half \\ud800"}\n{"text": "b", "key": 7}\n')
+    assert [value.id for value in open_values(tmp_path / "rows.jsonl", id_column="key").read()] == ["half \ufffd", "7"]
+
+
 def test_folders_of_images_by_path(tmp_path):
     folder = tmp_path / "images"
     (folder / "b").mkdir(parents=True)

@@ -151,8 +151,10 @@ class Encoder:
         Raises:
             ValueError: an array that is not a uint8 image.
         """
-        tower = self._tower(view)
-        return as_image(value, tower.image_size, tower.channels)
+        tower, crop = self._tower(view), False
+        if view in self.config.data.transforms and "crop" in self.config.data.transforms[view].options:
+            crop = self.config.data.transforms[view].options.crop
+        return as_image(value, tower.image_size, tower.channels, crop)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter."""
@@ -240,8 +242,8 @@ def _dim(width: int, truncate_dim: int | None) -> int:
     return width if truncate_dim is None else truncate_dim
 
 
-def as_image(value, size: int, channels: int) -> np.ndarray:
-    """uint8 [size size channels] from a uint8 array, a Pillow image or a file; converted and resized where it differs.
+def as_image(value, size: int, channels: int, crop: bool = False) -> np.ndarray:
+    """uint8 [size size channels] from a uint8 array, a Pillow image or a file; converted, and stretched or cropped where it differs.
 
     Raises:
         ValueError: an array that is not a uint8 image.
@@ -256,4 +258,4 @@ def as_image(value, size: int, channels: int) -> np.ndarray:
             raise ValueError(f"an image must be uint8 [H W] or [H W C] with C of 1, 3 or 4, not {value.dtype} {value.shape}.")
         value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     array = np.asarray(value.convert("L" if channels == 1 else "RGB")).reshape(value.height, value.width, channels)
-    return array if array.shape[:2] == (size, size) else resize(array, size, size)
+    return array if array.shape[:2] == (size, size) else resize(array, size, size, crop)

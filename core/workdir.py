@@ -89,9 +89,7 @@ def locked(workdir: pathlib.Path, work: str = "trained", flag: str = "--workdir"
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ConfigError(
-                f"{workdir} is being {work} by process {file.read().strip() or 'unknown'}; choose another {flag}."
-            ) from None
+            raise ConfigError(f"{workdir} is being {work} by process {file.read().strip() or 'unknown'}; choose another {flag}.") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from tests.evals import toys
-from tests.oracles import ranking
 
 from evals import gallery, held_out_loss, image_text_retrieval, metrics, zeroshot
+from tests.evals import toys
+from tests.oracles import ranking
 
 TOY = toys.Toy()
 retrieve = image_text_retrieval.image_text_retrieval

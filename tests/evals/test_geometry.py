@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.oracles import geometry as oracle
 
 from evals import geometry
 from evals.metrics import unit
+from tests.oracles import geometry as oracle
 
 
 def cloud(seed, n, d):

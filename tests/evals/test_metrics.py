@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.oracles import ranking
 
 from evals import metrics
+from tests.oracles import ranking
 
 
 @st.composite

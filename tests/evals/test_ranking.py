@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.evals import toys
-from tests.oracles import ranking as oracle
 
 from core.config import ConfigError
 from evals import bm25, gallery, ranked
 from evals.ranking import ranking
 from input_pipeline.tasks import RankingTask
+from tests.evals import toys
+from tests.oracles import ranking as oracle
 
 KS = (1, 3, 8)
 

@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from tests.evals import toys
 
 from evals import EVALUATORS, pictures, plots, report, run_files
+from tests.evals import toys
 
 TOY = toys.Toy(characters=12, faces=3)
 CONFIG = {
@@ -136,6 +136,17 @@ def test_goal_is_stated_plainly(tmp_path, value, reached):
     assert f"unseen: goal ≥ 50.0%: {reached}\n" in report.summary(tmp_path)
     page = report.write(tmp_path).read_text()
     assert f"goal ≥ 50.0%: {reached}</span>" in page
+
+
+@pytest.mark.parametrize("values", [{2: None, 4: 0.3, 6: None}, {2: None}])
+def test_what_is_undefined_is_a_dash_and_worst(tmp_path, values):
+    dump(tmp_path / "config.json", {"evals": {"unseen": {"goal": 0.5}}})
+    for step, value in values.items():
+        put_result(tmp_path, "unseen", step, {"cosine_spearman": value}, "cosine_spearman", evaluator="sts")
+    found = report.results(run_files.read_run(tmp_path))["evaluators"]["unseen"]
+    assert found["best"]["primary"]["value"] == values.get(4) and found["last"]["primary"]["value"] is None
+    assert "goal ≥ 0.500: not reached" in report.summary(tmp_path)
+    assert '<p class="value">–</p>' in report.write(tmp_path).read_text()
 
 
 def test_an_evaluator_without_a_sentence_of_its_own(tmp_path):

@@ -59,7 +59,8 @@ def undocumented():
 
 def read(folder, text, name="module.py", **options):
     (folder / name).write_text(text, encoding="utf-8")
-    return [f[1:] for f in docstrings._functions("", folder, options.get("signature", False), options.get("names", False), options.get("only", ()))]
+    found = docstrings._functions("", folder, options.get("signature", False), options.get("names", False), options.get("only", ()))
+    return [f[1:] for f in found]
 
 
 def test_functions_are_read_in_the_order_of_the_file(tmp_path):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.losses import drawn
-from tests.losses.test_contracts import call, on, value_and_gradients
-from tests.oracles import pair_losses
 
 from losses.infonce import NEGATIVES, POSITIVES, infonce
 from losses.sigmoid import sigmoid
+from tests.losses import drawn
+from tests.losses.test_contracts import call, on, value_and_gradients
+from tests.oracles import pair_losses
 
 SIZES = dict(
     seed=st.integers(0, 10**6), devices=st.sampled_from([1, 2, 4, 8]), each=st.integers(1, 3), extra=st.integers(0, 3),

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from tests.losses import drawn
 
 import losses
 from core.config import options_of
 from losses import LOSSES
 from losses.blockwise import METHODS
+from tests.losses import drawn
 
 MESHES = [(1, 1, 1), (2, 1, 1), (1, 4, 2), (4, 2, 1), (2, 2, 2)]
 # Each loss with its own options, and in tiles where it offers them; the tiles do not divide the batches below.

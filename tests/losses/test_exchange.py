@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.extend import core
-from tests.losses import drawn
-from tests.losses.test_blockwise import mesh_of
-from tests.losses.test_contracts import on, value_and_gradients
 
 from losses.infonce import infonce
 from losses.sigmoid import sigmoid
+from tests.losses import drawn
+from tests.losses.test_blockwise import mesh_of
+from tests.losses.test_contracts import on, value_and_gradients
 
 
 def inner(equation):

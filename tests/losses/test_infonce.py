@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.losses import drawn
-from tests.oracles import pair_losses
 
 from losses.infonce import NEGATIVES, POSITIVES, infonce
+from tests.losses import drawn
+from tests.oracles import pair_losses
 
 SIZES = dict(
     seed=st.integers(0, 10**6), queries=st.integers(1, 9), extra=st.integers(0, 4), width=st.integers(1, 5), hard=st.integers(0, 3),

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.losses import drawn
-from tests.losses.test_blockwise import mesh_of
-from tests.losses.test_contracts import on, value_and_gradients
-from tests.oracles import pair_losses
 
 from losses import pallas_tiles, tiles
 from losses.infonce import infonce
 from losses.sigmoid import sigmoid
 from losses.tiles import Plan, Scalars, Side
+from tests.losses import drawn
+from tests.losses.test_blockwise import mesh_of
+from tests.losses.test_contracts import on, value_and_gradients
+from tests.oracles import pair_losses
 
 PIECE = pallas_tiles.Piece(16, 16, 16)  # several to a tile of the sizes below, the last ones ragged
 CASES = [

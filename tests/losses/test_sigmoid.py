@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from losses.sigmoid import sigmoid
 from tests.losses import drawn
 from tests.losses.test_infonce import SIZES, drawn_batch
 from tests.oracles import pair_losses
-
-from losses.sigmoid import sigmoid
 
 
 def value(negatives="all", **arrays):

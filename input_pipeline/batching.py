@@ -49,17 +49,18 @@ def make_sources(data: Mapping) -> dict[str, Any]:
     return made
 
 
-def make_source(entry: Mapping, key: str) -> Any:
+def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCES) -> Any:
     """The source that `entry.name` and `entry.options` describe.
 
     Args:
         entry: a config section; `entry.prompts`, if there, is what its texts begin with, by view.
         key: its path, for example `config.evals.unseen.data`.
+        table: what there is to choose from.
 
     Raises:
         ConfigError: no such source or option, or a value that the source refuses.
     """
-    make = bind(choose(SOURCES, entry.name, f"{key}.name"), entry.options, f"{key}.options")
+    make = bind(choose(table, entry.name, f"{key}.name"), entry.options, f"{key}.options")
     try:
         source = make()
         return Prompted(source, plain(entry.prompts)) if "prompts" in entry else source

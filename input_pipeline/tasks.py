@@ -3,6 +3,7 @@
 Leaves encoding and metrics to `evals/`.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -83,3 +84,79 @@ class ClassificationTask:
     class_names: Sequence[str]
     templates: Sequence[str]
     prompts: Sequence[Sequence[str]] | None = None
+
+
+def judgements(rows: Iterable[tuple[str, str, int]], query_ids: Sequence[str], corpus_ids: Sequence[str]) -> np.ndarray:
+    """Judgements by name (qrels) as the `relevant` [P 3] of a `RankingTask`, in the order of the rows.
+
+    Args:
+        rows: (query id, candidate id, grade).
+        query_ids: names of the queries; those that no row names are not judged.
+        corpus_ids: names of the candidates.
+
+    Raises:
+        ValueError: no candidate, an id that stands twice, a row that names an unknown id, a pair judged twice, or no row.
+    """
+    numbers = []
+    for kind, ids in (("query", query_ids), ("candidate", corpus_ids)):
+        if not len(ids):
+            raise ValueError(f"there is no {kind}; a ranking needs queries and a corpus.")
+        if twice := [name for name, count in collections.Counter(ids).items() if count > 1]:
+            raise ValueError(f"{len(twice)} {kind} ids stand twice: {_some(twice)}; each text needs an id of its own.")
+        numbers.append({name: i for i, name in enumerate(ids)})
+    rows = list(rows)
+    for kind, column, known in zip(("queries", "candidates"), (0, 1), numbers, strict=True):
+        if unknown := list(dict.fromkeys(row[column] for row in rows if row[column] not in known)):
+            raise ValueError(f"judgements name {len(unknown)} {kind} that do not exist: {_some(unknown)}.")
+    if twice := [pair for pair, count in collections.Counter((q, c) for q, c, _ in rows).items() if count > 1]:
+        raise ValueError(f"{len(twice)} pairs of query and candidate are judged twice: {_some(twice)}.")
+    if not rows:
+        raise ValueError("there is no judgement, so no query has anything to find.")
+    return np.array([(numbers[0][q], numbers[1][c], grade) for q, c, grade in rows], np.int64)
+
+
+def _some(names: Sequence) -> str:
+    return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScores:
+    """Pairs with what people say of them.
+
+    Args:
+        first: raw values of one view, texts as a rule.
+        second: raw values of a view, as many.
+        score: how alike they are [N], on any scale; where pairs are to be told apart, 1 for those that belong together and else 0.
+    """
+
+    first: Sequence[Any]
+    second: Sequence[Any]
+    score: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """Values that belong to classes.
+
+    Args:
+        values: raw values of one view.
+        labels: int array [N], or [N L] with the coarsest of L levels first; below 0 where a level says nothing.
+    """
+
+    values: Sequence[Any]
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Bitext:
+    """Sentences and their translations, to be found among all of them.
+
+    Args:
+        sources: sentences that are looked up.
+        targets: sentences of the other language, each a candidate of every source.
+        gold: int array [N], the index of each source's translation.
+    """
+
+    sources: Sequence[Any]
+    targets: Sequence[Any]
+    gold: np.ndarray

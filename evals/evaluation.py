@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 LOWER_IS_BETTER = ("loss", "cross_entropy", "mean_rank", "median_rank")
-NO_DIRECTION = ("tie_rate", "count", "geometry", "chance", "logit_scale")
+NO_DIRECTION = ("tie_rate", "count", "std", "geometry", "chance", "logit_scale")
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from input_pipeline.tasks import RankingTask
+from input_pipeline.tasks import Bitext, Labelled, PairScores, RankingTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,22 @@ class Toy:
     def ranking(self):
         task = self.retrieval()
         return RankingTask(task.images, task.texts, task.relevant)
+
+    def similarity(self):
+        """Every other image stands beside its own name, the rest beside the next character's."""
+        own = [i % 2 == 0 for i in range(len(self))]
+        texts = [self.names[(c + (not mine)) % len(self.names)] for mine, (c, _) in zip(own, self.rows, strict=True)]
+        return PairScores(self.retrieval().images, texts, np.array(own, int))
+
+    pairs = similarity
+
+    def labelled(self):
+        """Five characters in many faces: k-means begins with rows that it draws, and would miss a rare class."""
+        labels = np.arange(len(self)) % 5
+        return Labelled([np.array([[[c], [i]]], np.uint8) for i, c in enumerate(labels)], labels)
+
+    def bitext(self):
+        return Bitext(self.retrieval().images, self.names, np.array([c for c, _ in self.rows]))
 
     def classification(self):
         labels = np.array([self.script(c) for c, _ in self.rows])
@@ -118,3 +134,9 @@ def random(seed, width=16, logit_scale=20.0):
         return (z / np.linalg.norm(z, axis=1, keepdims=True)).astype(np.float32)
 
     return Encoders(logit_scale, image=draw, text=draw)
+
+
+def letters(texts):
+    """How often each letter occurs: unit rows that know a text a little."""
+    rows = np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], float) + 1e-3
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

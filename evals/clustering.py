@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
+from threadpoolctl import threadpool_limits
 
 from core.config import ConfigError
 from evals import metrics
@@ -22,7 +23,7 @@ def clustering(
 ) -> Evaluation:  # fmt: skip
     """Mini-batch k-means with as many clusters as classes, on the rows as they are; agreement with the classes, level by level.
 
-    Numbers depend on the version of scikit-learn, and in their last digits on its threads.
+    Numbers depend on the version of scikit-learn; MTEB's, which are taken on all threads, may differ in the last digits.
 
     Args:
         encode: functions of the views.
@@ -81,7 +82,8 @@ def _agreement(rows, labels, protocol: str, draws: int, size: int, seed: int, rn
 
 def _scores(model, rows: np.ndarray, labels: np.ndarray, samples) -> Iterator[tuple[float, float]]:
     for sample in samples:
-        with warnings.catch_warnings():
+        # One thread: sums in one order on every machine, and no team of threads for batches this small.
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: a collapsed model, which scores low
             found = model.fit_predict(rows[sample])
         yield v_measure_score(labels[sample], found), adjusted_mutual_info_score(labels[sample], found)

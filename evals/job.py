@@ -7,11 +7,13 @@ never computed again.
 import fcntl
 import importlib.metadata
 import logging
+import math
 import os
 import pathlib
 import shutil
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,16 +24,18 @@ from tensorboardX import SummaryWriter
 
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import bind, check_section, choose, plain
+from core.config import ConfigError, bind, check_section, choose, plain
 from core.logbook import tag
 from core.workdir import read_json, write_json
 from evals import EVALUATORS
 from evals.evaluation import Evaluation, direction
-from input_pipeline import SOURCES
+from input_pipeline import EVAL_SETS, SOURCES
 from input_pipeline.batching import make_source
 from losses.entries import apply_entry, entries
 
 log = logging.getLogger(__name__)
+
+DATA = ChainMap(SOURCES, EVAL_SETS)  # what an evaluation may read
 
 
 class Encoders(dict):
@@ -59,7 +63,9 @@ def check(config) -> None:
         check_section(entry, ("name", "every_steps", "data", "options", "goal"), key, optional=("goal",))
         bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
         check_section(entry.data, ("name", "options", "prompts"), f"{key}.data", optional=("prompts",))
-        bind(choose(SOURCES, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
+        bind(choose(DATA, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
+        if "prompts" in entry.data and entry.data.name in EVAL_SETS:
+            raise ConfigError(f"{key}.data.prompts: {entry.data.name} takes none; set config.data.transforms.<view>.options.prompt.")
     if config.checkpoint.best is not None:
         choose(config.evals, config.checkpoint.best, "config.checkpoint.best")
 
@@ -139,7 +145,7 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
     written, encoders = [], Encoders(encoder)
     for label in labels:
         entry, start = encoder.config.evals[label], time.monotonic()
-        data = make_source(entry.data, f"config.evals.{label}.data")
+        data = make_source(entry.data, f"config.evals.{label}.data", DATA)
         evaluation = bind(EVALUATORS[entry.name], entry.options, f"config.evals.{label}.options")(encoders, data)
         written.append(_write(workdir, encoder, label, evaluation, time.monotonic() - start))
         seconds = time.monotonic() - start
@@ -150,6 +156,7 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
 
 def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evaluation: Evaluation, seconds: float) -> pathlib.Path:
     path, entry = result_file(workdir, encoder.step, label), encoder.config.evals[label]
+    metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}  # JSON knows no NaN
     if evaluation.gallery:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
@@ -159,8 +166,8 @@ def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evalua
         "evaluator": entry.name,
         "label": label,
         "step": encoder.step,
-        "primary": {"name": evaluation.primary, "value": evaluation.metrics[evaluation.primary]},
-        "metrics": evaluation.metrics,
+        "primary": {"name": evaluation.primary, "value": metrics[evaluation.primary]},
+        "metrics": metrics,
         "settings": settings(encoder, label),
         "count": evaluation.count,
         "seconds": round(seconds, 3),
@@ -194,6 +201,8 @@ def _track_best(workdir: pathlib.Path, config, step: int) -> None:
     if label is None or not result_file(workdir, step, label).exists():
         return
     name, value = read_json(result_file(workdir, step, label))["primary"].values()
+    if value is None:  # undefined, as a correlation of a collapsed model is
+        return
     with open(workdir / "evals" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another eval job may be comparing at this moment
         folder, sign = workdir / "evals" / "best", direction(name) or 1

@@ -5,6 +5,7 @@ Every part may be missing: a run that has just begun has no evaluations, a finis
 
 import dataclasses
 import logging
+import math
 import pathlib
 from typing import Any
 
@@ -65,8 +66,12 @@ def read_run(workdir) -> Run:
 
 
 def best(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result whose primary metric is best in that metric's own direction; the earliest among equals."""
-    return max(results, key=lambda result: (direction(result["primary"]["name"]) or 1) * result["primary"]["value"])
+    """The result whose primary metric is best in that metric's own direction; the earliest among equals. Undefined is worst."""
+    return max(results, key=lambda result: _signed(**result["primary"]))
+
+
+def _signed(name: str, value: float | None) -> float:
+    return -math.inf if value is None else (direction(name) or 1) * value
 
 
 def main_metrics(result: dict[str, Any]) -> list[str]:

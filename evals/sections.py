@@ -28,6 +28,10 @@ SENTENCES = {
     ("zeroshot", "accuracy@1"): "of {count} images get their class from prompts alone, out of {classes} classes",
     ("ranking", "mrr@10"): "mean of 1 / place of the first right one, 0 below place 10: {queries} queries against {corpus} candidates",
     ("ranking", "ndcg@10"): "of the best possible gain among ten: {queries} queries against {corpus} candidates",
+    ("sts", "cosine_spearman"): "correlation of ranks with people's scores over {pairs} pairs",
+    ("pair_classification", "max_ap"): "average precision over {pairs} pairs, {positives} of which belong together",
+    ("bitext", "f1"): "weighted F1 of {sources} sentences looking for their translation among {targets}",
+    ("clustering", "v_measure"): "v-measure of k-means against {classes} classes of {values} texts",
     ("held_out_loss", "loss"): "nats, the training objective on {count} held-out pairs in batches of {batch}",
 }
 
@@ -61,7 +65,7 @@ def goal(run: Run, label: str) -> str | None:
         return None
     name, value = run.results[label][-1]["primary"].values()
     sign = direction(name) or 1
-    reached = "reached" if sign * (value - wanted) >= 0 else "not reached"
+    reached = "reached" if value is not None and sign * (value - wanted) >= 0 else "not reached"
     return f"goal {'≥' if sign > 0 else '≤'} {run_files.readable(name, wanted)}: {reached}"
 
 
@@ -162,5 +166,5 @@ def _duration(seconds: float) -> str:
 
 
 def _history(found: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    rows = [(result["step"], result["metrics"][name]) for result in found if name in result["metrics"]]
+    rows = [(result["step"], result["metrics"][name]) for result in found if result["metrics"].get(name) is not None]
     return [step for step, _ in rows], [value for _, value in rows]

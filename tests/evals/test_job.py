@@ -1,6 +1,7 @@
 """The eval job on a real toy run: once per step, safe to repeat, clear about what is missing."""
 
 import json
+import math
 import shutil
 import threading
 
@@ -12,6 +13,7 @@ from core.checkpoint import committed_steps
 from core.config import ConfigError
 from core.workdir import claim_config, read_json, write_json
 from evals import job
+from evals.evaluation import Evaluation
 from tests import tiny
 
 
@@ -61,6 +63,15 @@ def test_the_best_checkpoint_is_kept_apart(run):
     kept = read_json(run / "evals" / "best" / "best.json")
     assert (kept["step"], kept["value"]) == (best["step"], best["primary"]["value"])
     assert (run / "evals" / "best" / "params").is_dir() and (run / "evals" / "best" / "ema").is_dir()
+
+
+def test_what_is_undefined_is_null_and_never_best(run, monkeypatch):
+    collapsed = lambda encode, data: Evaluation("cosine_spearman", {"cosine_spearman": math.nan, "count/undefined": 6.0}, 1)
+    monkeypatch.setitem(job.EVALUATORS, "zeroshot", collapsed)
+    for path in job.run(run):
+        result = read_json(path)
+        assert result["metrics"] == {"cosine_spearman": None, "count/undefined": 6} and result["primary"]["value"] is None
+    assert not (run / "evals" / "best" / "best.json").exists()
 
 
 def test_an_uncommitted_step_does_not_exist(run):
@@ -137,6 +148,13 @@ def test_mistakes_are_found_before_anything_runs(change, message):
     made = tiny.config()
     made.evals.test.update(change)
     with pytest.raises(ConfigError, match=message):
+        job.check(made)
+
+
+def test_sets_for_evaluation_take_no_prompts():
+    made = tiny.config()
+    made.evals.test.data = dict(name="stsb", options={}, prompts=dict(text="x"))
+    with pytest.raises(ConfigError, match="config.evals.test.data.prompts: stsb takes none; set config.data.transforms"):
         job.check(made)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.oracles import text_metrics as oracle
 
 from evals import bitext as module
 from evals.bitext import bitext, weighted_scores
 from input_pipeline.tasks import Bitext
+from tests.oracles import text_metrics as oracle
 
 TARGETS = st.integers(0, 5)
 

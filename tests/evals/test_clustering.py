@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import v_measure_score
-from tests.oracles import text_metrics as oracle
 
 from core.config import ConfigError
 from evals.clustering import clustering
 from input_pipeline.tasks import Labelled
+from tests.oracles import text_metrics as oracle
 
 CLASSES = st.integers(0, 3)
 

@@ -8,12 +8,12 @@ import pathlib
 
 import numpy as np
 import pytest
-from tests.evals import toys
 
 import evals
 from core.config import bind, options_of
 from evals import EVALUATORS
 from evals.evaluation import Evaluation, direction
+from tests.evals import toys
 
 OPTIONS = {
     "image_text_retrieval": {}, "zeroshot": {}, "held_out_loss": {"batch": 20},

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.evals import toys
-from tests.oracles import text_metrics as oracle
 
 from evals.pair_classification import ap_chance, pair_classification, threshold_metrics
 from input_pipeline.tasks import PairScores
+from tests.evals import toys
+from tests.oracles import text_metrics as oracle
 
 
 @settings(deadline=None)

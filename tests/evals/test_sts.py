@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.evals import toys
-from tests.oracles import text_metrics as oracle
 
 from evals import bag_of_words, pair_scores
 from evals.sts import pearson, spearman, sts
 from input_pipeline.tasks import PairScores
+from tests.evals import toys
+from tests.oracles import text_metrics as oracle
 
 FEW = st.integers(-4, 4)  # so that ties are common
 

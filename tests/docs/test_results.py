@@ -35,3 +35,17 @@ def test_the_readmes_table_is_the_stored_one(results):
 def test_the_result_says_where_it_comes_from(results):
     assert {"command", "machine", "versions", "date", "step", "weights"} <= set(results)
     assert all(run["commit"] for run in results["seeds"].values())
+
+
+def test_the_table_of_code_search_is_the_stored_one():
+    stored = json.loads((ROOT / "docs" / "results" / "code_search.json").read_text())
+    readme, names = (ROOT / "README.md").read_text(), ("mrr@10", "ndcg@10", "recall@1", "recall@10", "recall@100")
+    arms = [arm for arm in stored.values() if isinstance(arm, dict)]
+    assert len(arms) == 4
+    assert all(" | ".join(f"{arm[name]:.3f}" for name in names) + " |" in readme for arm in arms)
+
+
+def test_weights_from_elsewhere_pay():
+    stored = json.loads((ROOT / "docs" / "results" / "code_search.json").read_text())
+    tuned = stored["code_search_minilm"]["mrr@10"]
+    assert tuned > stored["bm25"]["mrr@10"] and tuned > stored["all-MiniLM-L6-v2 as it came"]["mrr@10"]

@@ -12,7 +12,8 @@ Where the time goes (8,192 pairs of width 512, two AMD EPYC cores, 2026-11-21): 
 (logits twice, two gradients) at 92-106 GFLOP/s a core; exponentials and sums are the rest. The matrix keeps its logits, so it takes three
 matmuls, and 10 to 15 ns for passes over memory. Tiles can therefore not be faster than 39 / 42 of what they are now without a
 fifth of the arithmetic going: the column sums of a symmetric loss must be known before the first gradient, and keeping logits costs B x B.
-Tried without gain: tiles of 512 to 4,096, a transposed copy of all queries; not worth its lines: one exponential for both directions (2%).
+Tried without gain: a transposed copy of all queries, and single matmuls of other tile shapes (the loss itself was not timed with them).
+Estimated, not tried: one exponential for both directions would save 2%.
 """
 
 import functools

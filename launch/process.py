@@ -51,6 +51,10 @@ def start(nice: int = 0) -> peers.Aborts | None:
             None if auto else int(os.environ["TANDEM_PROCESS"]),
             shutdown_timeout_seconds=int(os.environ.get("TANDEM_PARTING_SECONDS", peers.PARTING_SECONDS)),
         )
+    if jax.process_count() > 1 and jax.default_backend() == "cpu":
+        # With jaxlib 0.10 a step with split parameters that several CPU processes load from the cache trains something else, and
+        # something else every time; compiled anew by each it is right.
+        jax.config.update("jax_enable_compilation_cache", False)
     _log_to_stderr(jax.process_index(), jax.process_count())
     return peers.Aborts() if jax.process_count() > 1 else None
 

@@ -39,16 +39,17 @@ def bitext(
     gold = _check_gold(np.asarray(task.gold), len(task.sources), len(task.targets))
     sources = metrics.unit(encode[source](task.sources), "source embeddings")
     targets = metrics.unit(encode[target](task.targets), "target embeddings")
-    values = _measure(lambda rows: metrics.scores(sources[rows], targets), gold, len(targets))
+    values, items = _measure(lambda rows: metrics.scores(sources[rows], targets), gold, len(targets))
     values["accuracy_chance"] = 1 / len(targets)
     for name, make in rivals.items():
-        beside = _measure(make(task.sources, task.targets), gold, len(targets))
+        beside, _ = _measure(make(task.sources, task.targets), gold, len(targets))
         values |= {f"{name}/{key}": value for key, value in beside.items()}
     values |= {"count/sources": float(len(gold)), "count/targets": float(len(targets))}
-    return Evaluation("f1", values, len(gold))
+    return Evaluation("f1", values, len(gold), items=items)
 
 
-def _measure(score_rows: Callable[[np.ndarray], np.ndarray], gold: np.ndarray, targets: int) -> dict[str, float]:
+def _measure(score_rows: Callable[[np.ndarray], np.ndarray], gold: np.ndarray, targets: int) -> tuple[dict[str, float], np.ndarray]:
+    """The metrics, and of each source the F1 of the target that it wants, whose mean is the weighted F1."""
     taken, tied = np.empty(len(gold), np.int64), np.empty(len(gold), bool)
     step = max(1, metrics.BLOCK_ENTRIES // targets)
     for start in range(0, len(gold), step):
@@ -57,11 +58,8 @@ def _measure(score_rows: Callable[[np.ndarray], np.ndarray], gold: np.ndarray, t
         taken[rows] = block.argmax(axis=1)
         tied[rows] = np.sum(block == block.max(axis=1, keepdims=True), axis=1) > 1
     right = taken == gold
-    return weighted_scores(taken, gold) | {
-        "accuracy": float(right.mean()),
-        "accuracy_pessimistic": float((right & ~tied).mean()),
-        "tie_rate": float(tied.mean()),
-    }
+    values = {"accuracy": float(right.mean()), "accuracy_pessimistic": float((right & ~tied).mean()), "tie_rate": float(tied.mean())}
+    return weighted_scores(taken, gold) | values, scores_of_targets(taken, gold)["f1"]
 
 
 def weighted_scores(taken: np.ndarray, gold: np.ndarray) -> dict[str, float]:
@@ -71,6 +69,11 @@ def weighted_scores(taken: np.ndarray, gold: np.ndarray) -> dict[str, float]:
         taken: the target that each source takes [N].
         gold: the target that it should [N].
     """
+    return {name: float(part.mean()) for name, part in scores_of_targets(taken, gold).items()}
+
+
+def scores_of_targets(taken: np.ndarray, gold: np.ndarray) -> dict[str, np.ndarray]:
+    """`f1`, `precision` and `recall` of the target that each source wants [N]; a target that many want counts for each of them."""
     size = int(max(taken.max(), gold.max())) + 1
     count = lambda rows: np.bincount(rows, minlength=size)
     hits, chosen, wanted = count(gold[taken == gold]), count(taken), count(gold)
@@ -79,7 +82,7 @@ def weighted_scores(taken: np.ndarray, gold: np.ndarray) -> dict[str, float]:
         "precision": hits / np.maximum(chosen, 1),
         "recall": hits / np.maximum(wanted, 1),
     }
-    return {name: float(np.sum(part * wanted) / len(gold)) for name, part in parts.items()}
+    return {name: part[gold] for name, part in parts.items()}
 
 
 def _check_gold(gold: np.ndarray, sources: int, targets: int) -> np.ndarray:

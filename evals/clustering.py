@@ -62,7 +62,8 @@ def clustering(
         values |= {f"v_measure/level_{i}": float(level[:, 0].mean()) for i, level in enumerate(levels)}
     last = labels[list(chosen)][:, -1]
     values |= {"count/values": float(len(rows)), "count/classes": float(len(np.unique(last[last >= 0])))}
-    return Evaluation("v_measure", values, len(rows))
+    # Of each run of k-means: these tell how much chance there is in the runs, not in the choice of texts.
+    return Evaluation("v_measure", values, len(rows), items=every[:, 0])
 
 
 def _agreement(rows, labels, protocol: str, draws: int, size: int, seed: int, rng: random.Random) -> np.ndarray:

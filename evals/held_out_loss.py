@@ -36,7 +36,8 @@ def held_out_loss(encode, data, *, batch: int = 256, batches: int = 0, seed: int
     order = np.random.default_rng(seed).permutation(len(data))[: wanted * batch].reshape(wanted, batch)
     rows = [_losses(encode, [data[int(index)] for index in some]) for some in order]
     values = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return Evaluation("loss", values | {"logit_scale": float(encode.logit_scale), "count/batch": float(batch)}, order.size)
+    values |= {"logit_scale": float(encode.logit_scale), "count/batch": float(batch)}
+    return Evaluation("loss", values, order.size, items=np.array([row["loss"] for row in rows]))  # of each batch
 
 
 def _losses(encode, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -42,7 +42,8 @@ def image_text_retrieval(
     values |= back | {"rsum": metrics.rsum(img2txt, txt2img)} | _geometry(images, texts, forward, seed)
     values |= {"count/images": float(len(images)), "count/texts": float(len(texts))}
     shown = _gallery(task, images, texts, img2txt, gallery_queries, gallery_pairs, seed) if gallery_queries else {}
-    return Evaluation("img2txt/recall@1", values, len(images), shown)
+    items = (img2txt.reference < 1).astype(np.float64)
+    return Evaluation("img2txt/recall@1", values, len(images), shown, items)
 
 
 def _direction(queries, candidates, relevant, ks, name: str) -> tuple[metrics.Ranks, dict[str, float]]:

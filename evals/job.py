@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -157,11 +157,9 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
 def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evaluation: Evaluation, seconds: float) -> pathlib.Path:
     path, entry = result_file(workdir, encoder.step, label), encoder.config.evals[label]
     metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}  # JSON knows no NaN
-    if evaluation.gallery:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
-        np.savez_compressed(temporary, **evaluation.gallery)
-        temporary.replace(path.with_suffix(".npz"))
+    _write_arrays(path.with_suffix(".npz"), evaluation.gallery)
+    if evaluation.items is not None:
+        _write_arrays(path.with_suffix(".items.npz"), {"items": evaluation.items})
     result = {
         "evaluator": entry.name,
         "label": label,
@@ -170,6 +168,7 @@ def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evalua
         "metrics": metrics,
         "settings": settings(encoder, label),
         "count": evaluation.count,
+        "items": None if evaluation.items is None else {"statistic": evaluation.statistic, "count": len(evaluation.items)},
         "seconds": round(seconds, 3),
     }
     write_json(path, result)  # last: it marks the evaluation as done
@@ -177,6 +176,14 @@ def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evalua
         for name, value in evaluation.metrics.items():
             events.add_scalar(tag(f"eval/{label}/{name}"), value, encoder.step)
     return path
+
+
+def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    if arrays:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
+        np.savez_compressed(temporary, **arrays)
+        temporary.replace(path)
 
 
 def settings(encoder: retrieval.Encoder, label: str) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 from core.config import choose
 from evals import bag_of_words, pair_scores
 from evals.evaluation import Evaluation
+from evals.statistics import average_precision
 
 CONTROLS = {"bag_of_words": bag_of_words.of_pairs}
 
@@ -48,7 +49,8 @@ def pair_classification(
     mixed = np.intersect1d(found["cosine"][positive], found["cosine"][~positive])
     values["tie_rate"] = float(np.isin(found["cosine"], mixed).mean())
     values |= {"count/pairs": float(positive.size), "count/positives": float(positive.sum())}
-    return Evaluation("max_ap", values, positive.size)
+    items = np.stack([*found.values(), positive], axis=1).astype(np.float64)
+    return Evaluation("max_ap", values, positive.size, items=items, statistic="max_ap")
 
 
 def threshold_metrics(score: np.ndarray, positive: np.ndarray) -> dict[str, float]:
@@ -65,7 +67,7 @@ def threshold_metrics(score: np.ndarray, positive: np.ndarray) -> dict[str, floa
     last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of each run of equal scores
     hits, called, total = np.cumsum(positive[order])[last], last + 1, positive.sum()
     precision, recall = hits / called, hits / total
-    out = {"ap": float(np.sum(np.diff(recall, prepend=0.0) * precision))}
+    out = {"ap": average_precision(score, positive)}
     if len(last) == 1:
         return out | {"accuracy": 0.0, "f1": 0.0, "precision": 0.0, "recall": 0.0}
     right = hits + (len(score) - total) - (called - hits)

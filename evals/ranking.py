@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from core.config import ConfigError, choose
 from evals import bm25, gallery, metrics, ranked
 from evals.evaluation import Evaluation
@@ -50,7 +52,15 @@ def ranking(
         values |= ranked.summary(found, beside, k=k, ks=tuple(ks), prefix=f"{name}/")
     values |= {"count/queries": float(len(found.queries)), "count/corpus": float(len(corpus)), "count/relevant": float(len(found.query))}
     shown = gallery.ranked_lists(task, score_rows, found, placed.reference, tie, gallery_queries, seed) if gallery_queries else {}
-    return Evaluation(primary, values, len(found.queries), shown)
+    return Evaluation(primary, values, len(found.queries), shown, _items(primary, placed, found, k, tuple(ks)))
+
+
+def _items(primary: str, placed: ranked.Places, found: ranked.Judged, k: int, ks: tuple[int, ...]) -> np.ndarray | None:
+    """The primary metric of each judged query; None for one that no query has, as the rate of ties."""
+    place = placed.pessimistic if primary.endswith("_pessimistic") else placed.reference
+    each = ranked.per_query(place, found, k=k, ks=ks)
+    name = primary.removesuffix("_pessimistic")
+    return each[name] if name in each else None
 
 
 def _texts(values: Sequence, control: str) -> Sequence[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from core.config import choose
 from evals import bag_of_words, pair_scores
 from evals.evaluation import Evaluation
+from evals.statistics import pearson, spearman
 
 CONTROLS = {"bag_of_words": bag_of_words.of_pairs}
 
@@ -43,33 +44,12 @@ def sts(encode: Mapping[str, Callable], data, *, first: str = "text", second: st
         values |= _correlations({f"{name}/cosine": score(task.first, task.second)}, gold)
     _, number, shared = np.unique(found["cosine"], return_inverse=True, return_counts=True)
     values |= {"tie_rate": float(np.mean(shared[number] > 1)), "count/pairs": float(len(gold))}
-    return Evaluation("cosine_spearman", values, len(gold))
+    return Evaluation("cosine_spearman", values, len(gold), items=np.stack([found["cosine"], gold], axis=1), statistic="spearman")
 
 
 def _correlations(found: Mapping[str, np.ndarray], gold: np.ndarray) -> dict[str, float]:
     measures = {"spearman": spearman, "pearson": pearson}
     return {f"{name}_{measure}": of(score, gold) for name, score in found.items() for measure, of in measures.items()}
-
-
-def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Linear correlation of two rows of numbers [N], in float64; NaN where either is constant."""
-    centred = []
-    for row in (np.asarray(a, np.float64), np.asarray(b, np.float64)):
-        if (row == row[0]).all():  # before the mean is taken, whose rounding would leave noise to correlate
-            return float("nan")
-        centred.append((row - row.mean()) / np.abs(row - row.mean()).max())  # squares of tiny differences would underflow
-    a, b = (row / np.linalg.norm(row) for row in centred)
-    return float(np.clip(a @ b, -1, 1))
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the ranks [N], equal values sharing the mean of theirs; NaN where either is constant."""
-    return pearson(_mean_ranks(a), _mean_ranks(b))
-
-
-def _mean_ranks(row: np.ndarray) -> np.ndarray:
-    _, number, count = np.unique(row, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[number]
 
 
 def _check_gold(gold: np.ndarray, first: int, second: int) -> np.ndarray:

@@ -34,7 +34,8 @@ def zeroshot(encode: Mapping[str, Callable], data, *, templates=(), confusion_cl
     values = metrics.classification_metrics(similarity, labels)
     values |= {"accuracy@1_chance": 1 / len(task.class_names), "count/classes": float(len(task.class_names))}
     shown = _confusion(labels, similarity.argmax(axis=1), task.class_names, confusion_classes) if confusion_classes else {}
-    return Evaluation("accuracy@1", values, len(images), shown)
+    items = (similarity.argmax(axis=1) == labels).astype(np.float64)
+    return Evaluation("accuracy@1", values, len(images), shown, items)
 
 
 def _prompts(task, templates) -> list[list[str]]:

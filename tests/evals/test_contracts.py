@@ -13,6 +13,7 @@ import evals
 from core.config import bind, options_of
 from evals import EVALUATORS
 from evals.evaluation import Evaluation, direction
+from evals.statistics import STATISTICS
 from tests.evals import toys
 
 OPTIONS = {
@@ -104,6 +105,23 @@ def test_result_is_plain(name, kind):
     with np.load(file, allow_pickle=False) as stored:
         assert set(stored) == set(result.gallery)
     assert sum(array.nbytes for array in result.gallery.values()) < 1 << 20
+
+
+@pytest.mark.parametrize("name", sorted(EVALUATORS))
+@pytest.mark.parametrize("model", [toys.perfect(TOY), toys.constant(TOY), toys.random(1)])
+def test_items_make_up_the_primary_metric(name, model):
+    result = run(name, model)
+    if result.items is not None:
+        made = STATISTICS[result.statistic](result.items)
+        assert made == pytest.approx(result.metrics[result.primary], rel=1e-6, nan_ok=True)
+        assert result.statistic != "mean" or result.items.ndim == 1
+
+
+def test_items_of_something_else_are_refused():
+    with pytest.raises(ValueError, match="the mean of the items is 0.5, but a is 1.0; they must be the same number"):
+        Evaluation("a", {"a": 1.0}, 2, items=np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"items are float64 of shape \(0,\); they are numbers"):
+        Evaluation("a", {"a": 1.0}, 2, items=np.array([]))
 
 
 @pytest.mark.parametrize("name", sorted(EVALUATORS))

@@ -37,9 +37,12 @@ def test_every_step_is_evaluated_once(run):
     assert [path.relative_to(run).as_posix() for path in written] == [f"evals/{step}/test.json" for step in (2, 4, 6)]
     assert job.run(run) == []
     result = read_json(written[-1])
-    assert set(result) == {"evaluator", "label", "step", "primary", "metrics", "settings", "count", "seconds"}
+    assert set(result) == {"evaluator", "label", "step", "primary", "metrics", "settings", "count", "items", "seconds"}
     assert result["primary"] == {"name": "accuracy@1", "value": result["metrics"]["accuracy@1"]}
     assert result["settings"]["weights"] == "ema" and len(result["settings"]["fingerprint"]) == 16
+    with np.load(written[-1].with_suffix(".items.npz"), allow_pickle=False) as stored:
+        assert stored["items"].mean() == pytest.approx(result["primary"]["value"])
+        assert result["items"] == {"statistic": "mean", "count": len(stored["items"])}
 
 
 def test_a_lost_result_alone_is_made_again_with_the_same_numbers(run):

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from input_pipeline.tasks import Bitext, Labelled, PairScores, RankingTask, judgements
+from input_pipeline.tasks import Bitext, Labelled, PairScores, ProbeTask, RankingTask, judgements, probe_task
 
 
 class Stsb:
@@ -120,11 +120,15 @@ class Banking77:
     """
 
     def __init__(self, *, path: str = "data/banking77", split: str = "test"):
-        rows = list(_table(path, f"{_one_of(split, ('test', 'train'))}.csv"))[1:]
-        self._texts, self._intents = [row[0] for row in rows], [row[1] for row in rows]
+        self._path, self._rows = path, _table(path, f"{_one_of(split, ('test', 'train'))}.csv")[1:]
 
     def labelled(self) -> Labelled:
-        return Labelled(self._texts, np.unique(self._intents, return_inverse=True)[1])
+        texts, intents = zip(*self._rows, strict=True)
+        return Labelled(texts, np.unique(intents, return_inverse=True)[1])
+
+    def probe(self) -> ProbeTask:
+        """Learns from the 10,003 questions of `train`, whatever the option `split` says, and is measured on `test`."""
+        return probe_task(*(_table(self._path, f"{split}.csv")[1:] for split in ("train", "test")))
 
 
 class Tatoeba:

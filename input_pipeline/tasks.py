@@ -1,4 +1,4 @@
-"""What a source hands to an evaluator, and what it raises for a record it cannot read.
+"""What a source hands to an evaluator.
 
 Leaves encoding and metrics to `evals/`.
 """
@@ -9,10 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-
-
-class BadRecord(Exception):
-    """A record that cannot be read; batching replaces it by its successor and counts it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +141,42 @@ class Labelled:
 
     values: Sequence[Any]
     labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeTask:
+    """Values with classes to learn from, and others to be measured on; delivered by `probe()`.
+
+    Args:
+        train: what a probe may learn from; labels [N] from 0, of one class each.
+        test: what it is measured on, of classes that `train` has.
+        validation: what choices are made on; None leaves it to the probe to set a part of `train` aside.
+    """
+
+    train: Labelled
+    test: Labelled
+    validation: Labelled | None = None
+
+
+def probe_task(
+    train: Iterable[tuple[Any, str]], test: Iterable[tuple[Any, str]], validation: Iterable[tuple[Any, str]] | None = None
+) -> ProbeTask:
+    """Classes by name as numbers, in the order of their sorted names over all parts: a part that lacks one counts the others alike.
+
+    Args:
+        train: (value, name of its class).
+        test: the same.
+        validation: the same; None where there is none.
+
+    Raises:
+        ValueError: a part without a row.
+    """
+    parts = {name: list(rows) for name, rows in (("train", train), ("test", test), ("validation", validation)) if rows is not None}
+    if empty := [name for name, rows in parts.items() if not rows]:
+        raise ValueError(f"there is nothing to learn from or to measure: {', '.join(empty)} has no row.")
+    number = {name: i for i, name in enumerate(sorted({label for rows in parts.values() for _, label in rows}))}
+    labelled = {name: Labelled([row[0] for row in rows], np.array([number[row[1]] for row in rows])) for name, rows in parts.items()}
+    return ProbeTask(**labelled)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from input_pipeline import image as image_ops
-from input_pipeline.tasks import ClassificationTask, RetrievalTask
+from input_pipeline.tasks import ClassificationTask, Labelled, ProbeTask, RetrievalTask
 
 SPLITS = ("train", "test")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -58,3 +58,10 @@ class Digits:
 
     def classification(self) -> ClassificationTask:
         return ClassificationTask(self._images, self._labels, WORDS, TEMPLATES)
+
+    def labelled(self) -> Labelled:
+        return Labelled(self._images, self._labels)
+
+    def probe(self) -> ProbeTask:
+        """Learns from `train`, whatever the option `split` says, and is measured on `test`."""
+        return ProbeTask(*(Digits(split=split, size=self._images.shape[1]).labelled() for split in SPLITS))

@@ -9,7 +9,7 @@ import pytest
 from core.config import ConfigError
 from input_pipeline import EVAL_SETS, SOURCES, local_text
 from input_pipeline.batching import make_source, make_sources
-from input_pipeline.tasks import judgements
+from input_pipeline.tasks import judgements, probe_task
 from tests.input_pipeline import toys
 
 
@@ -122,3 +122,21 @@ def test_the_real_sets_have_what_their_publishers_say(shared_data):
     intents = local_text.Banking77(**folder("banking77")).labelled()
     assert len(intents.values) == 3080 and set(intents.labels.tolist()) == set(range(77))
     assert len(local_text.Tatoeba(language="swh", **folder("tatoeba_p")).bitext().sources) == 390
+
+
+def test_classes_have_the_same_numbers_in_all_parts():
+    task = probe_task([("a", "x"), ("b", "z")], [("c", "z"), ("d", "y")], [("e", "z")])
+    assert (task.train.values, task.train.labels.tolist()) == (["a", "b"], [0, 2])
+    assert task.test.labels.tolist() == [2, 1] and task.validation.labels.tolist() == [2]
+    with pytest.raises(ValueError, match="test has no row"):
+        probe_task([("a", "x")], [])
+
+
+def test_questions_of_a_bank_are_learnt_and_asked(tmp_path):
+    (tmp_path / "train.csv").write_text("text,category\nlost my card,lost\nwhat rate,rate\n")
+    (tmp_path / "test.csv").write_text("text,category\nthe rate?,rate\n")
+    data = local_text.Banking77(path=str(tmp_path))
+    assert list(data.labelled().values) == ["the rate?"] and data.labelled().labels.tolist() == [0]
+    task = data.probe()
+    assert (task.train.values, task.train.labels.tolist()) == (["lost my card", "what rate"], [0, 1])
+    assert (task.test.values, task.test.labels.tolist(), task.validation) == (["the rate?"], [1], None)

@@ -113,3 +113,10 @@ def test_the_ranking_task_has_every_record(texts_source):
     assert relevant == sorted(set(relevant)) and {query for query, _ in relevant} == set(range(len(task.queries)))
     pairs = {(task.queries[q], task.corpus[p]) for q, p in relevant}
     assert pairs >= {(texts_source[i]["query"], texts_source[i]["passage"]) for i in range(len(texts_source))}
+
+
+def test_a_probe_learns_from_one_part_and_is_measured_on_the_other():
+    for split in ("train", "test"):
+        task = SOURCES["digits"](split=split, size=12).probe()
+        assert (len(task.train.values), len(task.test.values)) == (1438, 359) and task.train.values[0].shape == (12, 12, 1)
+        assert len(task.train.labels) == 1438 and set(task.test.labels.tolist()) == set(range(10))

@@ -5,51 +5,24 @@ never computed again.
 """
 
 import fcntl
-import importlib.metadata
 import logging
-import math
-import os
 import pathlib
 import shutil
-import threading
 import time
-from collections import ChainMap
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import ConfigError, bind, check_section, choose, plain
+from core.config import check_section, choose
 from core.logbook import tag
 from core.workdir import read_json, write_json
-from evals import EVALUATORS
-from evals.evaluation import Evaluation, direction
-from input_pipeline import EVAL_SETS, SOURCES
-from input_pipeline.batching import make_source
-from losses.entries import apply_entry, entries
+from evals import results
+from evals.evaluation import direction
 
 log = logging.getLogger(__name__)
-
-DATA = ChainMap(SOURCES, EVAL_SETS)  # what an evaluation may read
-
-
-class Encoders(dict):
-    """What evaluators see of a model: encode functions by view, the learned scale and bias, and its training losses."""
-
-    def __init__(self, encoder: retrieval.Encoder):
-        super().__init__({view: partial(encoder.encode, view=view) for view in encoder.views})
-        self.logit_scale, self.logit_bias = encoder.logit_scale, encoder.logit_bias
-        self.losses = [(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in entries(encoder.config.losses)]
-
-
-def _mean(entry, arrays):
-    value, weight, _ = apply_entry(entry, arrays)
-    return (value * weight).sum() / weight.sum()
 
 
 def check(config) -> None:
@@ -59,13 +32,8 @@ def check(config) -> None:
         ConfigError: unknown evaluator, source, key or option.
     """
     for label, entry in config.evals.items():
-        key = f"config.evals.{label}"
-        check_section(entry, ("name", "every_steps", "data", "options", "goal"), key, optional=("goal",))
-        bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
-        check_section(entry.data, ("name", "options", "prompts"), f"{key}.data", optional=("prompts",))
-        bind(choose(DATA, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
-        if "prompts" in entry.data and entry.data.name in EVAL_SETS:
-            raise ConfigError(f"{key}.data.prompts: {entry.data.name} takes none; set config.data.transforms.<view>.options.prompt.")
+        check_section(entry, ("name", "every_steps", "data", "options", "goal", "cut"), f"config.evals.{label}", optional=("goal", "cut"))
+        results.check(entry, f"config.evals.{label}")
     if config.checkpoint.best is not None:
         choose(config.evals, config.checkpoint.best, "config.checkpoint.best")
 
@@ -142,64 +110,18 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
             raise
         log.warning("checkpoint %d is gone before it was evaluated (%s); raise config.checkpoint.keep_last", step, error)
         return []
-    written, encoders = [], Encoders(encoder)
+    written, encode = [], results.of_model(encoder)
     for label in labels:
-        entry, start = encoder.config.evals[label], time.monotonic()
-        data = make_source(entry.data, f"config.evals.{label}.data", DATA)
-        evaluation = bind(EVALUATORS[entry.name], entry.options, f"config.evals.{label}.options")(encoders, data)
-        written.append(_write(workdir, encoder, label, evaluation, time.monotonic() - start))
-        seconds = time.monotonic() - start
+        entry, path = encoder.config.evals[label], result_file(workdir, step, label)
+        evaluation, found, seconds = results.measure(encode, entry, f"config.evals.{label}")
+        results.write(path, label, step, entry, evaluation, found, seconds)
+        with SummaryWriter(str(workdir / "tensorboard" / "eval")) as events:
+            for name, value in evaluation.metrics.items():
+                events.add_scalar(tag(f"eval/{label}/{name}"), value, step)
+        written.append(path)
         log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], seconds)
     _track_best(workdir, encoder.config, step)
     return written
-
-
-def _write(workdir: pathlib.Path, encoder: retrieval.Encoder, label: str, evaluation: Evaluation, seconds: float) -> pathlib.Path:
-    path, entry = result_file(workdir, encoder.step, label), encoder.config.evals[label]
-    metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}  # JSON knows no NaN
-    _write_arrays(path.with_suffix(".npz"), evaluation.gallery)
-    if evaluation.items is not None:
-        _write_arrays(path.with_suffix(".items.npz"), {"items": evaluation.items})
-    result = {
-        "evaluator": entry.name,
-        "label": label,
-        "step": encoder.step,
-        "primary": {"name": evaluation.primary, "value": metrics[evaluation.primary]},
-        "metrics": metrics,
-        "settings": settings(encoder, label),
-        "count": evaluation.count,
-        "items": None if evaluation.items is None else {"statistic": evaluation.statistic, "count": len(evaluation.items)},
-        "seconds": round(seconds, 3),
-    }
-    write_json(path, result)  # last: it marks the evaluation as done
-    with SummaryWriter(str(workdir / "tensorboard" / "eval")) as events:
-        for name, value in evaluation.metrics.items():
-            events.add_scalar(tag(f"eval/{label}/{name}"), value, encoder.step)
-    return path
-
-
-def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    if arrays:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
-        np.savez_compressed(temporary, **arrays)
-        temporary.replace(path)
-
-
-def settings(encoder: retrieval.Encoder, label: str) -> dict:
-    """What a score depends on beside the weights: data, options, transforms, precision, versions."""
-    entry = encoder.config.evals[label].to_dict()
-    return {
-        "data": entry["data"],
-        "options": entry["options"],
-        "transforms": encoder.config.data.transforms.to_dict(),
-        "tokenizer": plain(encoder.config.data.tokenizer),
-        "weights": encoder.weights,
-        "fingerprint": encoder.fingerprint(),
-        "dtype": {label: tower.options.get("dtype", "float32") for label, tower in encoder.config.model.towers.items()},
-        "device": jax.devices()[0].device_kind,
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", "pillow", "tokenizers")},
-    }
 
 
 def _track_best(workdir: pathlib.Path, config, step: int) -> None:

@@ -12,8 +12,9 @@ import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError
 from core.workdir import claim_config, read_json, write_json
-from evals import job
+from evals import EVALUATORS, job
 from evals.evaluation import Evaluation
+from input_pipeline.batching import make_source
 from tests import tiny
 
 
@@ -54,7 +55,7 @@ def test_a_lost_result_alone_is_made_again_with_the_same_numbers(run):
 
 def test_the_result_equals_the_encoders_own(run):
     (path,) = job.run(run, step=6)
-    encoder, digits = retrieval.load(run, 6), job.make_source(tiny.config().evals.test.data, "data").classification()
+    encoder, digits = retrieval.load(run, 6), make_source(tiny.config().evals.test.data, "data").classification()
     classes = np.stack([encoder.encode([t.format(name) for t in digits.templates]).mean(0) for name in digits.class_names])
     scores = encoder.encode(list(digits.images)) @ (classes / np.linalg.norm(classes, axis=1, keepdims=True)).T
     assert read_json(path)["metrics"]["accuracy@1"] == pytest.approx(np.mean(scores.argmax(1) == digits.labels), abs=1e-9)
@@ -70,7 +71,7 @@ def test_the_best_checkpoint_is_kept_apart(run):
 
 def test_what_is_undefined_is_null_and_never_best(run, monkeypatch):
     collapsed = lambda encode, data: Evaluation("cosine_spearman", {"cosine_spearman": math.nan, "count/undefined": 6.0}, 1)
-    monkeypatch.setitem(job.EVALUATORS, "zeroshot", collapsed)
+    monkeypatch.setitem(EVALUATORS, "zeroshot", collapsed)
     for path in job.run(run):
         result = read_json(path)
         assert result["metrics"] == {"cosine_spearman": None, "count/undefined": 6} and result["primary"]["value"] is None

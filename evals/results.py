@@ -1,0 +1,255 @@
+"""One evaluation: the model as evaluators see it, what its score depends on, and the file it becomes.
+
+The eval job of a run (`job.py`) and suites over any models (`suite.py`) measure and write through here, so that their numbers compare.
+"""
+
+import hashlib
+import importlib.metadata
+import inspect
+import math
+import os
+import pathlib
+import threading
+import time
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+import retrieval
+from core.config import ConfigError, bind, check_section, choose, options_of, plain
+from core.workdir import write_json
+from evals import EVALUATORS
+from evals.cut import Cut
+from evals.evaluation import Evaluation
+from evals.mteb import SIDES
+from input_pipeline import EVAL_SETS, SOURCES
+from input_pipeline.batching import make_source
+from losses.entries import apply_entry, entries
+
+DATA = ChainMap(SOURCES, EVAL_SETS)  # what an evaluation may read
+# Views that may stand in for one that a model lacks, the likeliest first.
+STAND_INS = {"query": SIDES["query"], "passage": SIDES["document"], "text": SIDES[None]}
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "tokenizers", "sentencepiece", "bm25s")
+MIXED_CASE = "The Quick BROWN fox"
+
+
+class NoView(ConfigError):
+    """A model that cannot read what a task gives it."""
+
+
+class Encoders(dict):
+    """What evaluators see of a model: encode functions by view, and the learned scale, bias and losses where it was trained here.
+
+    A view that the model lacks is read by one that stands in for it: `query` by `text`, for example.
+
+    Args:
+        functions: by view, from raw values to unit rows.
+        made_by: what the rows depend on, ready for JSON; with `fingerprint` and `weights`.
+        logit_scale: learned; 1 where none is.
+        logit_bias: learned, or None.
+        losses: (label, weight, function of a batch's arrays) of the training objective.
+    """
+
+    def __init__(self, functions: Mapping[str, Callable], made_by: Mapping[str, Any], *, logit_scale=1.0, logit_bias=None, losses=()):
+        super().__init__(functions)
+        self.made_by, self.logit_scale, self.logit_bias, self.losses = dict(made_by), logit_scale, logit_bias, list(losses)
+
+    def view(self, name: str) -> str:
+        """The view that reads what is meant for `name`.
+
+        Raises:
+            NoView: there is none.
+        """
+        found = next((view for view in (name, *STAND_INS.get(name, ())) if dict.__contains__(self, view)), None)
+        if found is None:
+            raise NoView(f"the task needs a view {name!r}; this model has {', '.join(self)}.")
+        return found
+
+    def __missing__(self, name: str) -> Callable:
+        return self[self.view(name)]
+
+
+def of_model(encoder: retrieval.Encoder) -> Encoders:
+    """A model for evaluators, with all that its vectors depend on."""
+    described = {view: encoder.describe(view) for view in encoder.views}
+    first = next(iter(described.values()))
+    own = ("fingerprint", "weights", "step")
+    views = {view: {key: value for key, value in found.items() if key not in (*own, "view")} for view, found in described.items()}
+    for view in views:
+        views[view] |= _reading(encoder, view)
+    batch = {"tokens": encoder.tokens, "images": inspect.signature(encoder.encode).parameters["batch"].default}
+    made_by = {key: first[key] for key in own} | {"views": views, "prompts": encoder.prompts, "batch": batch}
+    return Encoders(
+        {view: partial(encoder.encode, view=view) for view in encoder.views},
+        made_by | {"devices": {"kind": jax.devices()[0].device_kind, "count": len(jax.devices())}},
+        logit_scale=encoder.logit_scale,
+        logit_bias=encoder.logit_bias,
+        losses=[(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in entries(encoder.config.losses)],
+    )
+
+
+def _mean(entry, arrays):
+    value, weight, _ = apply_entry(entry, arrays)
+    return (value * weight).sum() / weight.sum()
+
+
+def _reading(encoder: retrieval.Encoder, view: str) -> dict[str, Any]:
+    """How a view reads texts, in the words that explain most disagreements; found by trying it. Empty for images."""
+    if not encoder.reads_text(view):
+        return {}
+    tokenizer = encoder.imported().tokenizer
+    kept, lowered = tokenizer.rows([MIXED_CASE, MIXED_CASE.lower()])
+    padding = (
+        "attended" if plain(encoder.config.model.towers[encoder.config.model.views[view]]["options"]).get("attend_padding") else "masked"
+    )
+    return {"length": encoder.max_tokens(view), "case": "ignored" if kept == lowered else "kept", "padding": padding}
+
+
+def constant(width: int = 8) -> Encoders:
+    """A model that has collapsed: one vector for everything, so that a score shows what ties are worth."""
+    same = lambda values: np.full((len(values), width), width**-0.5, np.float32)
+    return Encoders({view: same for view in ("image", "text")}, {"fingerprint": "constant", "weights": "reference"})
+
+
+def random(width: int = 64) -> Encoders:
+    """A model that knows nothing: rows drawn anew for each list of values, the same ones every time that list comes."""
+
+    def draw(values):
+        rows = np.random.default_rng(int(_digest(values), 16)).normal(size=(len(values), width))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    return Encoders({view: draw for view in ("image", "text")}, {"fingerprint": "random", "weights": "reference"})
+
+
+REFERENCES = {"constant": constant, "random": random}
+
+
+def check(entry, key: str) -> None:
+    """Refuses an evaluator, data or options that do not exist.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
+    check_section(entry.data, ("name", "options", "prompts"), f"{key}.data", optional=("prompts",))
+    bind(choose(DATA, entry.data.name, f"{key}.data.name"), entry.data.options, f"{key}.data.options")
+    if "prompts" in entry.data and entry.data.name in EVAL_SETS:
+        raise ConfigError(f"{key}.data.prompts: {entry.data.name} takes none; set config.data.transforms.<view>.options.prompt.")
+    if "cut" in entry:
+        bind(Cut, entry.cut, f"{key}.cut")
+
+
+def measure(encode: Encoders, entry: Mapping, key: str) -> tuple[Evaluation, dict[str, Any], float]:
+    """Runs the evaluator of an entry.
+
+    Args:
+        encode: the model.
+        entry: `name`, `data` and `options`, and `cut` where only a part of the data is used.
+        key: its path, for example `config.evals.unseen`.
+
+    Returns:
+        What it found, the settings that this depends on, and the seconds it took.
+
+    Raises:
+        ConfigError: an entry that does not fit the code, or data that is not there.
+        NoView: the model cannot read the data.
+    """
+    start, heard = time.monotonic(), {}
+    evaluator = bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
+    data = make_source(entry.data, f"{key}.data", DATA)
+    data = bind(Cut, entry.cut, f"{key}.cut")(data) if "cut" in entry else data
+    evaluation = evaluator(_Listening(encode, heard), data)
+    return evaluation, settings(encode, entry, heard), time.monotonic() - start
+
+
+class _Listening(Encoders):
+    """Encoders that note what was encoded."""
+
+    def __init__(self, encode: Encoders, heard: dict):
+        self.heard = heard
+        functions = {view: partial(self._listen, view, function) for view, function in encode.items()}
+        super().__init__(functions, encode.made_by, logit_scale=encode.logit_scale, logit_bias=encode.logit_bias, losses=encode.losses)
+
+    def _listen(self, view: str, function: Callable, values: Sequence) -> np.ndarray:
+        count, digest = self.heard.get(view, (0, ""))
+        self.heard[view] = (count + len(values), _short(digest.encode() + _digest(values).encode()))
+        return function(values)
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _digest(values: Sequence) -> str:
+    """16 hex digits of a list of raw values; of one that makes its values when asked, only the length."""
+    found = hashlib.sha256(str(len(values)).encode())
+    for value in values if isinstance(values, (list, tuple, np.ndarray)) else ():
+        text = isinstance(value, str)
+        raw = value.encode("utf-8", "surrogatepass") if text else np.ascontiguousarray(value).tobytes()
+        found.update(f"{len(raw)} {'' if text else np.shape(value)}".encode() + raw)
+    return found.hexdigest()[:16]
+
+
+def settings(encode: Encoders, entry: Mapping, heard: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
+    """All that a score depends on: task, data, inputs as they came, model, how it reads, precision, versions, conventions."""
+    evaluator = EVALUATORS[entry.name]
+    found = {key: plain(entry[key]) for key in ("data", "cut") if key in entry}
+    return found | {
+        "options": plain(options_of(evaluator) | plain(entry.options)),
+        "inputs": {view: {"values": count, "digest": digest} for view, (count, digest) in heard.items()},
+        **encode.made_by,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "conventions": conventions(evaluator),
+    }
+
+
+def conventions(evaluator: Callable) -> list[str]:
+    """The sentences of an evaluator's docstring that say which rules it follows: the first one, and those from `Source:` on."""
+    text = inspect.getdoc(evaluator) or ""
+    source = text.partition("\nSource:")[2]
+    found = [text.partition("\n")[0], *([" ".join(source.split())] if source else [])]
+    return [*found, "scores are taken in float64 and rounded to float32"]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def write(path: pathlib.Path, label: str, step: int, entry: Mapping, evaluation: Evaluation, found: Mapping, seconds: float) -> dict:
+    """Writes the arrays of an evaluation beside `path`, and then `path` itself, which marks it as done.
+
+    Returns:
+        What the file holds.
+    """
+    metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}  # JSON knows no NaN
+    _write_arrays(path.with_suffix(".npz"), evaluation.gallery)
+    if evaluation.items is not None:
+        _write_arrays(path.with_suffix(".items.npz"), {"items": evaluation.items})
+    result = {
+        "evaluator": entry.name,
+        "label": label,
+        "step": step,
+        "primary": {"name": evaluation.primary, "value": metrics[evaluation.primary]},
+        "metrics": metrics,
+        "settings": found,
+        "count": evaluation.count,
+        "items": None if evaluation.items is None else {"statistic": evaluation.statistic, "count": len(evaluation.items)},
+        "seconds": round(seconds, 3),
+    }
+    write_json(path, result)
+    return result
+
+
+def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    if arrays:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
+        np.savez_compressed(temporary, **arrays)
+        temporary.replace(path)

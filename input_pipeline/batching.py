@@ -4,6 +4,7 @@ Row r of global batch b depends on (seed, b * global_batch + r) alone: its sourc
 transforms. Threads, worker processes, hosts and restarts cannot change it, and a position is one integer, batches delivered.
 """
 
+import collections
 import itertools
 import os
 import signal
@@ -102,7 +103,7 @@ def batches(
         start: batches already delivered.
         process_index: this process has rows [index * P, (index + 1) * P) of each global batch, P = global_batch / process_count.
         process_count: processes that share a global batch.
-        on_bad: called with {"batch", "source", "record", "reason"} for each record passed over, when its batch is delivered.
+        on_bad: called with {"batch", "source", "record", "kind", "reason"} for each record passed over, when its batch is delivered.
 
     Raises:
         ConfigError: a global batch that does not split over the processes, or an unknown key, transform or option.
@@ -124,28 +125,43 @@ def batches(
         keys=_keys(data, sources, seed), sources=dict(sources), transforms=bind_transforms(data.transforms), tokenizer=tokenizer,
         seed=seed, global_batch=data.global_batch, first_row=process_index * rows, rows=rows,
     )  # fmt: skip
-    return Batches(read, data, start, on_bad)
+    weights = _weights(data, sources)
+    epochs = {label: data.global_batch * weights[label] / sum(weights.values()) / len(source) for label, source in sources.items()}
+    return Batches(read, data, start, epochs, on_bad)
 
 
 def _keys(data: Mapping, sources: Mapping[str, Any], seed: int) -> order.Keys:
-    # Tempered mixtures: 0 keeps the weights, 1 draws every record equally often, 0.5 lies between (a temperature of 2).
-    weights = {label: data.sources[label].weight * len(source) ** data.size_power for label, source in sources.items()}
     sizes = {label: len(source) for label, source in sources.items()}
-    return order.keys(sizes, weights, seed=seed, shuffle=data.shuffle, run=data.homogeneous)
+    return order.keys(sizes, _weights(data, sources), seed=seed, shuffle=data.shuffle, run=data.homogeneous)
+
+
+def _weights(data: Mapping, sources: Mapping[str, Any]) -> dict[str, float]:
+    # Tempered mixtures: 0 keeps the weights, 1 draws every record equally often, 0.5 lies between (a temperature of 2).
+    return {label: data.sources[label].weight * len(source) ** data.size_power for label, source in sources.items()}
 
 
 class Batches:
     """An endless iterator of dicts of arrays [P ...]; close it, or use it in a `with`, so that no worker outlives it.
 
     `position` is the number of global batches delivered since the beginning of the run: pass it as `start` to go on from there.
-    `rows` and `bad_records` count what this object delivered and passed over.
+    `rows` and `bad_records` count what this object delivered and passed over, `bad_kinds` the latter by kind.
+
+    Args:
+        read: makes one batch.
+        data: the config section.
+        start: batches already delivered.
+        epochs: by source, how much of it one global batch reads.
+        on_bad: told of each record that was passed over.
 
     Raises:
         RuntimeError: on delivery, once more than `max_bad_fraction` of the rows needed another record.
     """
 
-    def __init__(self, read: ReadBatch, data: Mapping, start: int, on_bad: Callable[[dict[str, Any]], None] | None):
-        self.position, self.rows, self.bad_records = start, 0, 0
+    def __init__(
+        self, read: ReadBatch, data: Mapping, start: int, epochs: Mapping[str, float], on_bad: Callable[[dict[str, Any]], None] | None
+    ):
+        self.position, self.rows, self.bad_records, self.bad_kinds = start, 0, 0, collections.Counter()
+        self._epochs = dict(epochs)
         self._max_bad_fraction, self._workers, self._on_bad = data.max_bad_fraction, data.workers, on_bad
         self._iterator = iter(_start_reading(grain.MapDataset.range(start, LAST_BATCH).map(read), data.threads, data.workers))
 
@@ -160,13 +176,20 @@ class Batches:
         self.position += 1
         self.rows += len(element["arrays"]["record"])
         self.bad_records += len(element["bad"])
+        self.bad_kinds.update(entry["kind"] for entry in element["bad"])
         if self.bad_records > self._max_bad_fraction * max(self.rows, MIN_ROWS):
             raise RuntimeError(
-                f"{self.bad_records} of {self.rows} records could not be read, the last for: {element['bad'][-1]}; "
-                f"mend the data, or raise config.data.max_bad_fraction above {self._max_bad_fraction}."
+                f"{self.bad_records} of {self.rows} records could not be read ({_counts(self.bad_kinds)}), "
+                f"the last for: {element['bad'][-1]}; mend the data, or raise config.data.max_bad_fraction above {self._max_bad_fraction}."
             )
         # From a worker come views of shared memory, which last no longer than grain's own object; a copy is like any other array.
         return {name: np.array(array) for name, array in element["arrays"].items()} if self._workers else element["arrays"]
+
+    def metrics(self) -> dict[str, float]:
+        """For the log: what this process passed over since it started, and how often the whole run has read each source by now."""
+        bad = {f"data/bad/{kind}": float(count) for kind, count in self.bad_kinds.items()}
+        epochs = {f"data/epochs/{label}": self.position * share for label, share in self._epochs.items()}
+        return {"data/bad_records": float(self.bad_records)} | bad | epochs
 
     def close(self) -> None:
         """Stops threads and workers; nothing is delivered afterwards. May be called again."""
@@ -179,6 +202,10 @@ class Batches:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+def _counts(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
 
 
 def _start_reading(dataset: grain.MapDataset, threads: int, workers: int) -> grain.IterDataset:

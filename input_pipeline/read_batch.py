@@ -5,13 +5,13 @@ Leaves threads, workers and positions to `input_pipeline/batching.py`.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.config import ConfigError
 from input_pipeline import order
-from input_pipeline.tasks import BadRecord
+from input_pipeline.bad_records import BadRecord
 from input_pipeline.tokenize import Tokenizer
 
 MAX_TRIES = 100  # unreadable records in a row, after which the source counts as broken
@@ -19,10 +19,11 @@ MAX_TRIES = 100  # unreadable records in a row, after which the source counts as
 
 @dataclasses.dataclass(frozen=True)
 class ReadBatch:
-    """`read(batch) -> {"arrays": {name: [P ...]}, "bad": [{"source", "record", "reason"}]}`; grain sends it to its workers.
+    """`read(batch) -> {"arrays": {name: [P ...]}, "bad": [{"source", "record", "kind", "reason"}]}`; grain sends it to its workers.
 
     Beside the source's columns, `arrays` has `record` and `source`, which name what was read, and `bad`, how many records were passed
-    over for this row, all int32 [P]. A record that cannot be read is replaced by its successor in the source, in the same epoch.
+    over for this row, all int32 [P]. A record that a source cannot read or a transform cannot use is replaced by its successor in the
+    source, in the same epoch.
 
     Args:
         keys: what each row of the run holds.
@@ -46,63 +47,90 @@ class ReadBatch:
 
     def __call__(self, batch: int) -> dict[str, Any]:
         start = batch * self.global_batch + self.first_row
-        keys, records, skipped = zip(*(self._read(self.keys[i]) for i in range(start, start + self.rows)), strict=True)
-        arrays = {}
-        for name in self._columns(keys, records):
-            arrays.update(self._arrays(name, [record[name] for record in records], keys))
-        arrays["record"] = np.array([key.record for key in keys], np.int32)
-        arrays["source"] = np.array([key.source for key in keys], np.int32)
-        arrays["bad"] = np.array([len(entries) for entries in skipped], np.int32)
-        return {"arrays": arrays, "bad": [entry for entries in skipped for entry in entries]}
-
-    def _read(self, key: order.Key) -> tuple[order.Key, dict[str, Any], list[dict[str, Any]]]:
-        label = list(self.sources)[key.source]
-        source, skipped = self.sources[label], []
-        for _ in range(MAX_TRIES):
+        rows = [self._read(self.keys[i]) for i in range(start, start + self.rows)]
+        while True:
             try:
-                return key, self._record(label, source, key), skipped
-            except BadRecord as error:
-                skipped.append({"source": label, "record": key.record, "reason": str(error)})
-                key = dataclasses.replace(key, record=(key.record + 1) % len(source))
-        raise RuntimeError(f"{MAX_TRIES} records in a row of config.data.sources.{label} cannot be read; the last is {skipped[-1]}.")
+                arrays = self._columns(rows)
+                break
+            except BadRecord as error:  # a transform could not use what the source read: an image that cannot be decoded, say
+                rows[error.row] = self._pass_over(rows[error.row], error)
+        arrays["record"] = np.array([row.key.record for row in rows], np.int32)
+        arrays["source"] = np.array([row.key.source for row in rows], np.int32)
+        arrays["bad"] = np.array([len(row.skipped) for row in rows], np.int32)
+        return {"arrays": arrays, "bad": [entry for row in rows for entry in row.skipped]}
 
-    def _record(self, label: str, source: Any, key: order.Key) -> dict[str, Any]:
-        """A source with `read` draws parts of its records (negatives) anew in each epoch."""
+    def _read(self, key: order.Key, skipped: tuple = ()) -> "Row":
+        """The record of `key`, or the first after it that can be read."""
+        try:
+            return Row(key, self._record(key), skipped)
+        except BadRecord as error:
+            return self._pass_over(Row(key, {}, skipped), error)
+
+    def _pass_over(self, row: "Row", error: BadRecord) -> "Row":
+        label = list(self.sources)[row.key.source]
+        entry = {"source": label, "record": row.key.record, "kind": error.kind, "reason": str(error)}
+        skipped = (*row.skipped, entry)
+        if len(skipped) == MAX_TRIES:
+            raise RuntimeError(f"{MAX_TRIES} records in a row of config.data.sources.{label} cannot be read; the last is {entry}.")
+        record = row.key.record + 1 if error.until is None else error.until
+        return self._read(dataclasses.replace(row.key, record=record % len(self.sources[label])), skipped)
+
+    def _record(self, key: order.Key) -> dict[str, Any]:
+        """A source with `read` draws parts of its records (captions, negatives) anew in each epoch."""
+        label = list(self.sources)[key.source]
+        source = self.sources[label]
         if not hasattr(source, "read"):
             return source[key.record]
         return source.read(key.record, order.generator(order.stream(self.seed, f"record {label}"), key))
 
-    def _columns(self, keys: Sequence[order.Key], records: Sequence[Mapping]) -> list[str]:
-        names = list(records[0])
-        for key, record in zip(keys, records, strict=True):
-            if record.keys() != records[0].keys():
-                a, b = (list(self.sources)[k.source] for k in (keys[0], key))
+    def _columns(self, rows: Sequence["Row"]) -> dict[str, np.ndarray]:
+        names, arrays = list(rows[0].record), {}
+        for row in rows:
+            if row.record.keys() != rows[0].record.keys():
+                a, b = (list(self.sources)[r.key.source] for r in (rows[0], row))
                 raise ConfigError(
-                    f"config.data.sources.{a} yields {names} but config.data.sources.{b} yields {list(record)}; "
+                    f"config.data.sources.{a} yields {names} but config.data.sources.{b} yields {list(row.record)}; "
                     "mixed sources need the same columns."
                 )
-        return names
+        keys = [row.key for row in rows]
+        for name in names:
+            arrays.update(self._arrays(name, [row.record[name] for row in rows], keys))
+        return arrays
 
     def _arrays(self, name: str, values: list, keys: Sequence[order.Key]) -> dict[str, np.ndarray]:
         if name in self.transforms:
-            streams = [order.stream(self.seed, f"{name} {label}") for label in self.sources]
-            rngs = (order.generator(streams[key.source], key) for key in keys)
             self._check_counts(name, values, keys)
-            try:
-                made = self.transforms[name](values, rngs, self.tokenizer)
-            except ConfigError:
-                raise
-            except ValueError as error:
-                raise ConfigError(f"config.data.transforms.{name}: {error}") from error
-            return {name + suffix: array for suffix, array in made.items()}
+            return {name + suffix: array for suffix, array in self._transformed(name, values, keys).items()}
         one = values[0][0] if isinstance(values[0], (list, tuple)) and values[0] else values[0]
-        if isinstance(one, (str, bytes)):
+        if isinstance(one, str):
             cure = f"set config.data.transforms.{name} to dict(name='tokenize', options=dict(length=32))"
             raise ConfigError(f"{name!r} is text, which no device takes; {cure}.")
+        if isinstance(one, bytes):
+            raise ConfigError(f"{name!r} is encoded, which no device takes; set config.data.transforms.{name} to one that decodes it.")
         if isinstance(values[0], int):
             offsets = offsets_of(self.sources, name)
             return {name: np.array([value + offsets[key.source] for value, key in zip(values, keys, strict=True)], np.int32)}
         return {name: np.array(values, np.float32) if isinstance(values[0], float) else np.stack(values)}
+
+    def _transformed(self, name: str, values: list, keys: Sequence[order.Key]) -> dict[str, np.ndarray]:
+        """Raises `BadRecord`, with the number of its row, for a value that the transform cannot use."""
+        streams = [order.stream(self.seed, f"{name} {label}") for label in self.sources]
+        rngs = (order.generator(streams[key.source], key) for key in keys)
+        try:
+            return self.transforms[name](values, rngs, self.tokenizer)
+        except BadRecord as error:
+            if error.row is not None or len(values) == 1:
+                raise BadRecord(str(error), error.kind, row=error.row or 0) from error
+            for row, (value, key) in enumerate(zip(values, keys, strict=True)):  # the transform does not say which it was
+                try:
+                    self._transformed(name, [value], [key])
+                except BadRecord as one:
+                    raise BadRecord(str(one), one.kind, row=row) from one
+            raise RuntimeError(f"config.data.transforms.{name} refuses a batch of whose rows it takes each: {error}") from error
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"config.data.transforms.{name}: {error}") from error
 
     def _check_counts(self, name: str, values: list, keys: Sequence[order.Key]) -> None:
         """Lists, such as hard negatives, are as long in every row: `[N K T]` has one K."""
@@ -112,6 +140,14 @@ class ReadBatch:
             say = lambda i: f"{sizes[i]} in record {keys[i].record} of config.data.sources.{list(self.sources)[keys[i].source]}"
             found = say(wrong[0]) if sizes[wrong[0]] == 0 else f"{say(0)} but {say(wrong[0])}"
             raise ConfigError(f"texts of {name!r}: {found}; let the source give every record the same number, 1 or more.")
+
+
+class Row(NamedTuple):
+    """What a row of the batch holds, and the records that were passed over for it."""
+
+    key: order.Key
+    record: Mapping[str, Any]
+    skipped: tuple[dict[str, Any], ...]
 
 
 def offsets_of(sources: Mapping[str, Any], name: str) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from input_pipeline.tasks import BadRecord
+from input_pipeline.bad_records import BadRecord
 
 log = logging.getLogger(__name__)
 

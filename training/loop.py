@@ -166,7 +166,7 @@ def _loop(
         if pending.step % every == 0 or pending.step == run.steps or not math.isfinite(loss):
             unmeasured = () if pending.measured else health.MEASURED  # a bad loss between two logged steps
             values = {name: float(value) for name, value in pending.metrics.items() if name not in ("stop", *unmeasured)}
-            book.write(pending.step, values | clock.lap(pending.step))
+            book.write(pending.step, values | clock.lap(pending.step) | batches.metrics())
         book.progress(pending.step)
         if not math.isfinite(loss):
             raise _bad(f"the loss of step {pending.step} is {loss}", workdir, pending)

@@ -51,6 +51,10 @@ class SameWidths:
         self.position += 1
         return widen(batch, self._pads, dict(zip(self._pads, np.asarray(widths).tolist(), strict=True)))
 
+    def metrics(self) -> dict[str, float]:
+        """As `Batches.metrics`."""
+        return self._batches.metrics()
+
     def close(self) -> None:
         """As `Batches.close`."""
         self._batches.close()

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import tables
-from input_pipeline.tasks import BadRecord, RankingTask, ranking_task
+from input_pipeline.bad_records import BadRecord
+from input_pipeline.tasks import RankingTask, ranking_task
 
 
 class Pairs:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from core.config import ConfigError
-from input_pipeline import SOURCES, batching
+from input_pipeline import SOURCES, batching, transforms
+from input_pipeline.bad_records import BadRecord
 from tests.input_pipeline.toys import Toy, config, toy_config, write_pairs
 
 # The smallest split of each source, to keep the contract quick.
@@ -186,7 +187,47 @@ def test_a_bad_record_is_replaced_by_its_successor_and_reported():
     np.testing.assert_array_equal(batch["id"], batch["record"])
     np.testing.assert_array_equal(batch["bad"], [0, 0, 0, 2, 1, 0, 0, 0, 0, 1])
     assert [entry["record"] for entry in seen] == [3, 4, 4, 9]
-    assert seen[0] == {"batch": 0, "source": "main", "record": 3, "reason": "record 3 is torn"}
+    assert seen[0] == {"batch": 0, "source": "main", "record": 3, "kind": "unreadable", "reason": "record 3 is torn"}
+
+
+def test_damage_beyond_one_record_is_passed_over_at_once():
+    class Gone(Toy):
+        def __getitem__(self, i):
+            if 3 <= i < 900:
+                raise BadRecord("the shard is gone", "gone", until=900)
+            return super().__getitem__(i)
+
+    with toy_batches({"main": Gone(902)}, shuffle=False, global_batch=7, max_bad_fraction=0.5) as iterator:
+        np.testing.assert_array_equal(next(iterator)["record"], [0, 1, 2, 900, 900, 900, 900])
+        assert iterator.bad_kinds == {"gone": 4}
+
+
+@pytest.mark.parametrize("says_which", [True, False])
+def test_a_value_that_a_transform_refuses_is_replaced(monkeypatch, says_which):
+    def refuse(values, rngs, tokenizer):
+        for row, value in enumerate(values):
+            if value[0] in (4, 5, 8):
+                raise BadRecord("cannot be decoded", "image", row=row if says_which else None)
+        return {"": np.stack(values)}
+
+    monkeypatch.setitem(transforms.TRANSFORMS, "refuse", refuse)
+    seen, data = [], dict(transforms=dict(x=dict(name="refuse", options={})), shuffle=False, global_batch=10, max_bad_fraction=0.5)
+    with toy_batches({"main": Toy(10, bad=[6])}, on_bad=seen.append, **data) as iterator:
+        batch = next(iterator)
+        assert iterator.metrics() == {"data/bad_records": 7, "data/bad/image": 4, "data/bad/unreadable": 3, "data/epochs/main": 1}
+    np.testing.assert_array_equal(batch["record"], [0, 1, 2, 3, 7, 7, 7, 7, 9, 9])
+    np.testing.assert_array_equal(batch["x"][:, 0], batch["record"])
+    np.testing.assert_array_equal(batch["bad"], [0, 0, 0, 0, 3, 2, 1, 0, 1, 0])
+    assert [entry["record"] for entry in seen] == [4, 5, 6, 5, 6, 6, 8]
+    parts = [read((toy_config(**data), {"main": Toy(10, bad=[6])}, None), 1, process_index=p, process_count=2)[0] for p in range(2)]
+    assert_same(batch, {name: np.concatenate([part[name] for part in parts]) for name in batch})
+
+
+def test_the_epochs_of_each_source_follow_from_the_position():
+    data = toy_config({"a": 3.0, "b": 1.0}, global_batch=40)
+    with batching.batches(data, {"a": Toy(30), "b": Toy(20)}, None, seed=0, start=3) as iterator:
+        next(iterator)
+        assert iterator.metrics() == {"data/bad_records": 0, "data/epochs/a": 4 * 30 / 30, "data/epochs/b": 4 * 10 / 20}
 
 
 def test_bad_records_are_the_same_however_the_batch_is_split():
@@ -206,7 +247,7 @@ def test_too_many_bad_records_stop_the_run():
     with toy_batches({"main": Toy(10, bad=[3])}, shuffle=False, global_batch=10, max_bad_fraction=0.01) as iterator:
         for _ in range(10):
             next(iterator)
-        with pytest.raises(RuntimeError, match="11 of 110 records could not be read"):
+        with pytest.raises(RuntimeError, match=r"11 of 110 records could not be read \(unreadable 11\)"):
             next(iterator)
 
 

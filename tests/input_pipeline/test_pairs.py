@@ -11,9 +11,9 @@ import pytest
 
 from core.config import ConfigError
 from input_pipeline import batching, order, tables
+from input_pipeline.bad_records import BadRecord
 from input_pipeline.prompts import Prompted
 from input_pipeline.sources.pairs import Pairs
-from input_pipeline.tasks import BadRecord
 from tests.input_pipeline.toys import config
 
 ODD = ', "quoted"\nand on the next line é'

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.tasks import BadRecord
+from input_pipeline.bad_records import BadRecord
 
 
 def config(**changes):

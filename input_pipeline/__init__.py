@@ -1,6 +1,6 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
-from input_pipeline import local_text
+from input_pipeline import local_images, local_matching, local_text
 from input_pipeline.sources import digits, docstrings, glyphs, pairs
 
 SOURCES = {
@@ -12,9 +12,17 @@ SOURCES = {
 
 EVAL_SETS = {
     "banking77": local_text.Banking77,
+    "cifar10": local_images.Cifar10,
+    "coco_captions": local_matching.CocoCaptions,
     "cosqa": local_text.CoSqa,
     "cranfield": local_text.Cranfield,
+    "flickr8k": local_images.Flickr8k,
+    "mnist": local_images.Mnist,
+    "nlvr": local_matching.Nlvr,
+    "omniglot": local_images.Omniglot,
+    "openmoji": local_images.OpenMoji,
     "scifact": local_text.SciFact,
     "stsb": local_text.Stsb,
+    "sugarcrepe": local_matching.SugarCrepe,
     "tatoeba": local_text.Tatoeba,
 }

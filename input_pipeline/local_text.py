@@ -6,15 +6,14 @@ Each class names the folder and the files of its publisher; its docstring says w
 import ast
 import csv
 import io
-import json
-import pathlib
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from xml.etree import ElementTree
 
 import numpy as np
 
+from input_pipeline import local_files
 from input_pipeline.tasks import Bitext, Labelled, PairScores, ProbeTask, RankingTask, judgements, probe_task
 
 
@@ -31,7 +30,7 @@ class Stsb:
     """
 
     def __init__(self, *, path: str = "data/stsb_mt_p", split: str = "test", first: str = "en", second: str = ""):
-        self._first, self._second = (list(_table(path, f"stsb-{name}-{split}.csv")) for name in (first, second or first))
+        self._first, self._second = (list(local_files.read_rows(path, f"stsb-{name}-{split}.csv")) for name in (first, second or first))
 
     def similarity(self) -> PairScores:
         one, other, score = [row[0] for row in self._first], [row[1] for row in self._second], [float(row[2]) for row in self._first]
@@ -51,10 +50,10 @@ class SciFact:
     """
 
     def __init__(self, *, path: str = "data/scifact", split: str = "validation"):
-        with zipfile.ZipFile(_file(path, "scifact.zip")) as archive:
+        with zipfile.ZipFile(local_files.find(path, "scifact.zip")) as archive:
             read = lambda name: list(csv.DictReader(io.TextIOWrapper(archive.open(name), "utf-8", newline="")))
             self._corpus = {row["doc_id"]: f"{row['title']} {' '.join(_printed(row['abstract']))}" for row in read("corpus_train.csv")}
-            self._claims = read(f"claims_{_one_of(split, ('validation', 'train'))}.csv")
+            self._claims = read(f"claims_{local_files.one_of(split, ('validation', 'train'))}.csv")
 
     def ranking(self) -> RankingTask:
         claims = {row["id"]: row["claim"] for row in self._claims}
@@ -74,7 +73,7 @@ class Cranfield:
     """
 
     def __init__(self, *, path: str = "data/cranfield"):
-        read = lambda name: _file(path, name).read_text(encoding="utf-8")
+        read = lambda name: local_files.find(path, name).read_text(encoding="utf-8")
         field = lambda name, text: " ".join(re.search(rf"<{name}>(.*?)</{name}>", text, re.DOTALL)[1].split())
         documents = re.findall(r"<doc>(.*?)</doc>", read("cran.all.1400.xml"), re.DOTALL)  # no root, so no XML
         self._corpus = {field("docno", text): field("text", text) for text in documents}
@@ -97,15 +96,15 @@ class CoSqa:
     """
 
     def __init__(self, *, path: str = "data/cosqa", split: str = "test"):
-        self._path, self._split = path, _one_of(split, ("test", "dev"))
+        self._path, self._split = path, local_files.one_of(split, ("test", "dev"))
 
     def ranking(self) -> RankingTask:
-        corpus = {str(number): code for code, number in _json(self._path, "code_idx_map.txt").items()}
-        rows = _json(self._path, f"cosqa-retrieval-{self._split}-500.json")
+        corpus = {str(number): code for code, number in local_files.read_json(self._path, "code_idx_map.txt").items()}
+        rows = local_files.read_json(self._path, f"cosqa-retrieval-{self._split}-500.json")
         return _ranking({row["idx"]: row["doc"] for row in rows}, corpus, ((row["idx"], str(row["retrieval_idx"]), 1) for row in rows))
 
     def pairs(self) -> PairScores:
-        rows = _json(self._path, "cosqa-dev.json")
+        rows = local_files.read_json(self._path, "cosqa-dev.json")
         return PairScores([row["doc"] for row in rows], [row["code"] for row in rows], np.array([row["label"] for row in rows]))
 
 
@@ -120,7 +119,7 @@ class Banking77:
     """
 
     def __init__(self, *, path: str = "data/banking77", split: str = "test"):
-        self._path, self._rows = path, _table(path, f"{_one_of(split, ('test', 'train'))}.csv")[1:]
+        self._path, self._rows = path, local_files.read_rows(path, f"{local_files.one_of(split, ('test', 'train'))}.csv")[1:]
 
     def labelled(self) -> Labelled:
         texts, intents = zip(*self._rows, strict=True)
@@ -128,7 +127,7 @@ class Banking77:
 
     def probe(self) -> ProbeTask:
         """Learns from the 10,003 questions of `train`, whatever the option `split` says, and is measured on `test`."""
-        return probe_task(*(_table(self._path, f"{split}.csv")[1:] for split in ("train", "test")))
+        return probe_task(*(local_files.read_rows(self._path, f"{split}.csv")[1:] for split in ("train", "test")))
 
 
 class Tatoeba:
@@ -142,7 +141,9 @@ class Tatoeba:
     """
 
     def __init__(self, *, path: str = "data/tatoeba_p", language: str = "deu"):
-        lines = lambda name: _file(path, f"tatoeba.{language}-eng.{name}").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = lambda name: (
+            local_files.find(path, f"tatoeba.{language}-eng.{name}").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        )
         self._sources, self._targets = lines(language), lines("eng")
 
     def bitext(self) -> Bitext:
@@ -154,28 +155,6 @@ class Tatoeba:
 def _ranking(queries: dict[str, str], corpus: dict[str, str], rows: Iterable[tuple[str, str, int]]) -> RankingTask:
     names, candidates = list(queries), list(corpus)
     return RankingTask(list(queries.values()), list(corpus.values()), judgements(rows, names, candidates), names, candidates)
-
-
-def _file(folder: str, name: str) -> pathlib.Path:
-    path = pathlib.Path(folder) / name
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}; set options.path to the folder of the set, and the other options to what it holds.")
-    return path
-
-
-def _json(folder: str, name: str):
-    return json.loads(_file(folder, name).read_text(encoding="utf-8"))
-
-
-def _table(folder: str, name: str) -> list[list[str]]:
-    with open(_file(folder, name), newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def _one_of(split: str, splits: Sequence[str]) -> str:
-    if split not in splits:
-        raise ValueError(f"there is no split {split!r}; set options.split to one of: {', '.join(splits)}.")
-    return split
 
 
 def _printed(text: str) -> list[str]:

@@ -192,3 +192,41 @@ class Bitext:
     sources: Sequence[Any]
     targets: Sequence[Any]
     gold: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidatesTask:
+    """Queries that each pick one out of a list of their own; delivered by `candidates()`.
+
+    Args:
+        queries: raw values of one view.
+        candidates: raw values of a view; lists may share them.
+        lists: of each query, indices into `candidates`, at least two, none twice.
+        right: int array [N], index into `candidates` of the one that is right, which is in the list.
+        groups: a label of each query to report by, in lower case and without spaces; () leaves it out.
+    """
+
+    queries: Sequence[Any]
+    candidates: Sequence[Any]
+    lists: Sequence[Sequence[int]]
+    right: np.ndarray
+    groups: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class NeedleTask:
+    """Long texts of about one length, and questions that one sentence in one of them answers.
+
+    Args:
+        length: tokens that the texts are to fit in.
+        queries: the questions.
+        corpus: the texts.
+        right: int array [Q], index into `corpus` of the text that answers.
+        depth: float array [Q], share of that text's words before the answer, 0 to 1.
+    """
+
+    length: int
+    queries: Sequence[str]
+    corpus: Sequence[str]
+    right: np.ndarray
+    depth: np.ndarray

@@ -168,7 +168,8 @@ def _sentence_transformers(source: Imported, folder: pathlib.Path, truncate_dim:
     write_json(folder / "config.json", family.config(model))
     tensors.write(folder / "model.safetensors", mapping.write(family.rules(model), params, "this model"))
     _write_inputs(source, folder)
-    st.write(folder, options, source, golden.length(source), truncate_dim)
+    told = family.load_options(model) if hasattr(family, "load_options") else {}
+    st.write(folder, options, source, length=golden.length(source), truncate_dim=truncate_dim, load_options=told)
     return st.read
 
 

@@ -7,6 +7,7 @@ A family is a module with
 - `rules(model) -> list[Rule]`: our paths and their names, without a wrapper's prefix, for that model;
 - `PREFIXES`: what may stand before the names of a file; `IGNORED`: patterns of tensors that are no part of an encoder;
 - `config(model) -> dict`: config.json of a model, for export;
+- `load_options(model) -> dict`, if it is there: what transformers must be told beside config.json to build the model;
 - `CROPS`, if it is there: whether its images are cropped where the folder does not say.
 """
 

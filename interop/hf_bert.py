@@ -116,6 +116,12 @@ def architecture(options: Mapping[str, Any]) -> str:
     return "bert" if options["token_types"] else "distilbert"
 
 
+def load_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a loader must be told of a model: that there is no pooler where none is read, or it would draw one at random and say so."""
+    options = names.options(model, "bert")
+    return {} if architecture(options) == "distilbert" or options["pooling"] == "pooler" else {"add_pooling_layer": False}
+
+
 def _block(ours: str, parts: Mapping[str, str], index: int) -> list[Rule]:
     theirs = {part: f"{parts['layer']}.{index}.{name}" for part, name in parts.items()}
     qkv = lambda ending: [f"{theirs[part]}.{ending}" for part in "qkv"]

@@ -145,7 +145,10 @@ def _length(path: pathlib.Path, root: pathlib.Path) -> int | None:
     return stated or inputs.stated_length(root)
 
 
-def write(folder: pathlib.Path, options: Mapping[str, Any], source: Imported, length: int, truncate_dim: int | None) -> None:
+def write(
+    folder: pathlib.Path, options: Mapping[str, Any], source: Imported, *, length: int, truncate_dim: int | None,
+    load_options: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Everything but the transformer itself, in the legacy form.
 
     Args:
@@ -154,6 +157,7 @@ def write(folder: pathlib.Path, options: Mapping[str, Any], source: Imported, le
         source: whose prompts and projection go along.
         length: tokens at most.
         truncate_dim: leading values to keep, or None.
+        load_options: what transformers must be told to build the transformer.
 
     Raises:
         ConfigError: a pooling that the library does not have, or more values than there are.
@@ -176,7 +180,8 @@ def write(folder: pathlib.Path, options: Mapping[str, Any], source: Imported, le
         "similarity_fn_name": "cosine",
     }  # fmt: skip
     write_json(folder / SETTINGS, settings | ({} if truncate_dim is None else {"truncate_dim": truncate_dim}))
-    write_json(folder / LENGTHS, {"max_seq_length": length, "do_lower_case": False})  # the tokenizer's own files say what it folds
+    lengths = {"max_seq_length": length, "do_lower_case": False}  # the tokenizer's own files say what it folds
+    write_json(folder / LENGTHS, lengths | ({"model_args": dict(load_options)} if load_options else {}))
     pools_prompt = all(t["options"].get("pool_prompt", True) for t in source.transforms.values())
     flags = {f"pooling_mode_{flag}": options["pooling"] == ours for ours, (flag, _) in POOLINGS.items()}
     pooling = {"word_embedding_dimension": options["width"], **flags, "include_prompt": pools_prompt}

@@ -150,6 +150,7 @@ def test_prompts_and_dimension_are_told(tmp_path):
     settings = read("config_sentence_transformers.json")
     assert settings["prompts"] == {"text": "say: "} and settings["default_prompt_name"] == "text" and settings["truncate_dim"] == 4
     assert read("1_Pooling/config.json")["include_prompt"] is False and read("sentence_bert_config.json")["max_seq_length"] == 5
+    assert read("sentence_bert_config.json")["model_args"] == {"add_pooling_layer": False}  # else the library draws one, and says so
     back = interop.read(tmp_path / "out")
     assert back.transforms["text"]["options"] == {"length": 5, "prompt": "say: ", "pool_prompt": False} and back.truncate_dim == 4
 

@@ -41,6 +41,10 @@ class NoView(ConfigError):
     """A model that cannot read what a task gives it."""
 
 
+class NoData(ConfigError):
+    """A set that is not on this machine."""
+
+
 class Encoders(dict):
     """What evaluators see of a model: encode functions by view, and the learned scale, bias and losses where it was trained here.
 
@@ -83,12 +87,13 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
         views[view] |= _reading(encoder, view)
     batch = {"tokens": encoder.tokens, "images": inspect.signature(encoder.encode).parameters["batch"].default}
     made_by = {key: first[key] for key in own} | {"views": views, "prompts": encoder.prompts, "batch": batch}
+    trained = entries(encoder.config.losses) if encoder.config.losses else []  # another library's model brings none
     return Encoders(
         {view: partial(encoder.encode, view=view) for view in encoder.views},
         made_by | {"devices": {"kind": jax.devices()[0].device_kind, "count": len(jax.devices())}},
         logit_scale=encoder.logit_scale,
         logit_bias=encoder.logit_bias,
-        losses=[(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in entries(encoder.config.losses)],
+        losses=[(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in trained],
     )
 
 
@@ -156,27 +161,39 @@ def measure(encode: Encoders, entry: Mapping, key: str) -> tuple[Evaluation, dic
 
     Raises:
         ConfigError: an entry that does not fit the code, or data that is not there.
+        NoData: no folder where it says.
         NoView: the model cannot read the data.
     """
     start, heard = time.monotonic(), {}
     evaluator = bind(choose(EVALUATORS, entry.name, f"{key}.name"), entry.options, f"{key}.options")
-    data = make_source(entry.data, f"{key}.data", DATA)
+    data = _open(entry, key)
     data = bind(Cut, entry.cut, f"{key}.cut")(data) if "cut" in entry else data
     evaluation = evaluator(_Listening(encode, heard), data)
     return evaluation, settings(encode, entry, heard), time.monotonic() - start
+
+
+def _open(entry: Mapping, key: str) -> Any:
+    folder = entry.data.options.path if "path" in entry.data.options else None
+    if folder is not None and not pathlib.Path(folder).exists():
+        raise NoData(f"{key}.data.options.path: there is no {folder}; set it to the folder of the set.")
+    return make_source(entry.data, f"{key}.data", DATA)
 
 
 class _Listening(Encoders):
     """Encoders that note what was encoded."""
 
     def __init__(self, encode: Encoders, heard: dict):
+        super().__init__(encode, encode.made_by, logit_scale=encode.logit_scale, logit_bias=encode.logit_bias, losses=encode.losses)
         self.heard = heard
-        functions = {view: partial(self._listen, view, function) for view, function in encode.items()}
-        super().__init__(functions, encode.made_by, logit_scale=encode.logit_scale, logit_bias=encode.logit_bias, losses=encode.losses)
 
-    def _listen(self, view: str, function: Callable, values: Sequence) -> np.ndarray:
-        count, digest = self.heard.get(view, (0, ""))
-        self.heard[view] = (count + len(values), _short(digest.encode() + _digest(values).encode()))
+    def __getitem__(self, name: str) -> Callable:
+        view = self.view(name)
+        return partial(self._listen, name, view, dict.__getitem__(self, view))
+
+    def _listen(self, name: str, view: str, function: Callable, values: Sequence) -> np.ndarray:
+        before = self.heard.get(name, {"values": 0, "digest": ""})
+        digest = _short(before["digest"].encode() + _digest(values).encode())
+        self.heard[name] = {"view": view, "values": before["values"] + len(values), "digest": digest}
         return function(values)
 
 
@@ -194,13 +211,14 @@ def _digest(values: Sequence) -> str:
     return found.hexdigest()[:16]
 
 
-def settings(encode: Encoders, entry: Mapping, heard: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
+def settings(encode: Encoders, entry: Mapping, heard: Mapping[str, Any]) -> dict[str, Any]:
     """All that a score depends on: task, data, inputs as they came, model, how it reads, precision, versions, conventions."""
     evaluator = EVALUATORS[entry.name]
-    found = {key: plain(entry[key]) for key in ("data", "cut") if key in entry}
-    return found | {
+    return {
+        "data": plain(entry.data),
+        "cut": plain(entry.cut) if "cut" in entry else None,
         "options": plain(options_of(evaluator) | plain(entry.options)),
-        "inputs": {view: {"values": count, "digest": digest} for view, (count, digest) in heard.items()},
+        "inputs": dict(heard),
         **encode.made_by,
         "versions": {name: _version(name) for name in PACKAGES},
         "conventions": conventions(evaluator),

@@ -1,33 +1,86 @@
-"""Evaluates the checkpoints of a workdir, once each; beside training with --follow, or any time after.
+"""Evaluates the checkpoints of a workdir, once each; beside training with --follow, or any time after. Or any models on a suite of tasks.
 
-python -m launch.evaluate --workdir=runs/glyphs [--follow] [--step=500] [--evals=unseen,script]
+    python -m launch.evaluate --workdir=runs/glyphs [--follow] [--step=500] [--evals=unseen,script]
+    python -m launch.evaluate --suite=configs/suites/local_text.py --model=minilm=downloads/all-MiniLM-L6-v2 --workdir=runs/code
+    python -m launch.evaluate --compare=suites/a/stsb_en.json,suites/b/stsb_en.json
+
+A model is a folder or file of another library. Results of a suite go to --output, where those of earlier models join the table.
 """
 
 import pathlib
 
 from absl import flags
 
-from launch import process
+from launch import overrides, process
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of a training run")
 _FOLLOW = flags.DEFINE_bool("follow", False, "wait for each new checkpoint until training is done")
-_STEP = flags.DEFINE_integer("step", None, "only this checkpoint")
-_EVALS = flags.DEFINE_list("evals", [], "only these labels of config.evals")
+_STEP = flags.DEFINE_integer("step", None, "only this checkpoint; with --suite the last by default")
+_EVALS = flags.DEFINE_list("evals", [], "only these labels of config.evals, or of the suite's tasks")
+_SUITE = flags.DEFINE_string("suite", None, "path.py:arg of a suite, for example configs/suites/local_text.py:path=data")
+_MODEL = flags.DEFINE_list("model", [], "with --suite: folders or files of other libraries' models, each may be NAME=FOLDER")
+_FORMAT = flags.DEFINE_string("format", None, "of --model: sentence_transformers, hf, open_clip, big_vision; by default what it looks like")
+_OUTPUT = flags.DEFINE_string("output", None, "with --suite: folder of the results; by default suites/<name of the suite>")
+_PRECISION = flags.DEFINE_enum("compute_dtype", "float32", ["float32", "bfloat16"], "with --suite: of the operands of matrix products")
+_COMPARE = flags.DEFINE_list("compare", [], "two result files: say in which settings and scores they differ, and evaluate nothing")
 _NICE = flags.DEFINE_integer("nice", 0, "lower the priority, where training shares the cores (19 is the lowest)")
 _TIMEOUT = flags.DEFINE_float("timeout_seconds", 3600.0, "how long --follow waits for the next checkpoint")
 
 
 def main(_) -> None:
     process.start(nice=_NICE.value)
+    with process.exit_codes():
+        if _COMPARE.value:
+            compare()
+        elif _SUITE.value:
+            suite()
+        else:
+            checkpoints()
+
+
+def checkpoints() -> None:
+    """The evaluations of a run's own config."""
+    from core.config import ConfigError
     from evals import job
 
-    with process.exit_codes():
-        written = job.run(
-            pathlib.Path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value
-        )
+    if _WORKDIR.value is None or _MODEL.value:
+        raise ConfigError("give --workdir, the folder of a training run; or --suite with --model or --workdir.")
+    written = job.run(
+        pathlib.Path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value
+    )
     process.log.info("%d results written", len(written))
 
 
+def suite() -> None:
+    """The models given, then the standing references, then the table of all that the folder holds."""
+    import retrieval
+    from evals import results
+    from evals import suite as suites
+
+    config = overrides.load(_SUITE.value)
+    suites.check(config)
+    output = pathlib.Path(_OUTPUT.value or f"suites/{config.name}")
+    models = suites.named(_MODEL.value)
+    for name, path in models.items():
+        encoder = retrieval.load(path, dtype=_PRECISION.value, format=_FORMAT.value)
+        suites.run(config, name, results.of_model(encoder), output, _EVALS.value)
+    if _WORKDIR.value:
+        encoder = retrieval.load(_WORKDIR.value, _STEP.value, dtype=_PRECISION.value)
+        name = f"{pathlib.Path(_WORKDIR.value).resolve().name}@{encoder.step}"
+        suites.run(config, name, results.of_model(encoder), output, _EVALS.value)
+    suites.references(config, output, _EVALS.value)
+    print(suites.write(config, output))
+
+
+def compare() -> None:
+    """What two result files say differently."""
+    from core.config import ConfigError
+    from evals import compare as comparing
+
+    if len(_COMPARE.value) != 2:
+        raise ConfigError(f"--compare takes two result files with a comma between them, not {len(_COMPARE.value)}.")
+    print(comparing.of_files(*_COMPARE.value))
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["workdir"])
     process.run(main)

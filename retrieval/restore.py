@@ -21,7 +21,7 @@ from retrieval.embed import Encoder
 
 def load(
     path, step: int | None = None, *, weights: str | None = None, mesh: jax.sharding.Mesh | None = None,
-    truncate_dim: int | None = None, dtype: str = "float32",
+    truncate_dim: int | None = None, dtype: str = "float32", format: str | None = None,
 ) -> Encoder:  # fmt: skip
     """The encoder of a run, or of a model that another library wrote.
 
@@ -34,6 +34,7 @@ def load(
             losses; by default what a sentence-transformers folder says.
         dtype: `bfloat16` rounds the operands of products by a matrix and leaves the rest as it is: where the processor has bfloat16
             instructions, all-MiniLM-L6-v2 encodes 1.5 times as fast, at cosines of 0.99998 and more to its float32 vectors.
+        format: of another library's model, a name in `interop.FORMATS`; by default what the path looks like.
 
     Raises:
         FileNotFoundError: no model there, no committed checkpoint, or not the asked one.
@@ -41,16 +42,16 @@ def load(
     """
     path = pathlib.Path(path)
     mesh = meshes.make() if mesh is None else mesh
-    if is_run(path):
+    if is_run(path) and format is None:
         return _of_run(path, step, weights, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
-    if not any(reader.claims(path) for reader in interop.FORMATS.values()):
+    if format is None and not any(reader.claims(path) for reader in interop.FORMATS.values()):
         known = ", ".join(interop.FORMATS)
         raise FileNotFoundError(
             f"{path} holds no config.json; give the --workdir of a training run, or a model in one of the formats {known}."
         )
     if step is not None or weights is not None:
         raise ConfigError(f"{path} is no run of Tandem: it has one set of weights; leave out step and weights.")
-    return _of_import(path, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
+    return _of_import(path, format, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
 
 
 def is_run(path: pathlib.Path) -> bool:
@@ -61,8 +62,8 @@ def is_run(path: pathlib.Path) -> bool:
     return isinstance(found, dict) and {"model", "data", "optimizer"} <= found.keys()
 
 
-def _of_import(path: pathlib.Path, mesh, options) -> Encoder:
-    found = interop.read(path)
+def _of_import(path: pathlib.Path, format: str | None, mesh, options) -> Encoder:
+    found = interop.read(path, format)
     config = ConfigDict(dict(model=found.model, data=dict(transforms=found.transforms, tokenizer=None), losses={}, evals={}))
     params = jax.device_put(found.params, meshes.replicated(mesh))
     options |= {} if options["truncate_dim"] else {"truncate_dim": found.truncate_dim}

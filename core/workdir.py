@@ -77,14 +77,15 @@ def _comparable(config: dict) -> dict:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path, work: str = "trained", flag: str = "--workdir"):
-    """Holds the folder for one writer; the lock goes when the process does, however it ends. `work` and `flag` word the refusal.
+def locked(workdir: pathlib.Path, work: str = "trained", flag: str = "--workdir", name: str = "lock"):
+    """Holds the folder for one writer of a kind, each with a lock file of its own `name`; the lock goes when the process does,
+    however it ends. `work` and `flag` word the refusal.
 
     Raises:
         ConfigError: another process holds it.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / "lock", "a+") as file:
+    with open(workdir / name, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,6 +4,7 @@ Call these inside `main`: input workers import the launching module again, and m
 """
 
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
@@ -14,10 +15,14 @@ import tempfile
 from absl import flags
 
 from core.config import ConfigError
-from launch import overrides, peers
+from core.watchdog import LOST_PEER
+from launch import arrival, overrides, peers
 
 DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = 0, 3, 4, 75
 COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
+_FULL = {errno.ENOSPC: "free some space there", errno.EDQUOT: "raise the quota there", errno.EROFS: "it cannot be written to"}
+_REFUSED = {number: "you cannot write there" for number in (errno.EACCES, errno.EPERM)}
+_REFUSED |= {number: "a part of the path is a file" for number in (errno.ENOTDIR, errno.EEXIST)}
 
 log = logging.getLogger("tandem")
 
@@ -40,31 +45,57 @@ def start(nice: int = 0) -> peers.Aborts | None:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path(tempfile.gettempdir()) / f"tandem-cache-{os.getuid()}"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    coordinator = os.environ.get(COORDINATOR)
-    if coordinator:
-        if os.environ.get("JAX_PLATFORMS") == "cpu":
-            jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        auto = coordinator == "auto"
-        jax.distributed.initialize(
-            None if auto else coordinator,
-            None if auto else int(os.environ["TANDEM_PROCESSES"]),
-            None if auto else int(os.environ["TANDEM_PROCESS"]),
-            shutdown_timeout_seconds=int(os.environ.get("TANDEM_PARTING_SECONDS", peers.PARTING_SECONDS)),
-        )
+    if os.environ.get(COORDINATOR):
+        _join(os.environ[COORDINATOR])
     if jax.process_count() > 1 and jax.default_backend() == "cpu":
         # With jaxlib 0.10 a step with split parameters that several CPU processes load from the cache trains something else, and
         # something else every time; compiled anew by each it is right.
         jax.config.update("jax_enable_compilation_cache", False)
-    _log_to_stderr(jax.process_index(), jax.process_count())
+    log_to_stderr(_prefix(jax.process_index(), jax.process_count()), jax.process_index() == 0)
     return peers.Aborts() if jax.process_count() > 1 else None
 
 
-def _log_to_stderr(index: int, count: int) -> None:
-    prefix = f"[{index}] " if count > 1 else ""
+def _join(coordinator: str) -> None:
+    """Makes this process one of several; ends it with a line where the others do not come."""
+    import jax
+
+    parting = int(os.environ.get("TANDEM_PARTING_SECONDS", peers.PARTING_SECONDS))
+    if coordinator == "auto":
+        jax.distributed.initialize(shutdown_timeout_seconds=parting)
+        return
+    with exit_codes():
+        count, index = _number("TANDEM_PROCESSES", least=1), _number("TANDEM_PROCESS", least=0)
+        log_to_stderr(_prefix(index, count), index == 0)
+        if not coordinator.rpartition(":")[2].isdecimal() or index >= count:
+            raise ConfigError(
+                f"{COORDINATOR}={coordinator} with TANDEM_PROCESS={index} of TANDEM_PROCESSES={count}: "
+                "it must be host:port, and processes count from 0."
+            )
+        try:
+            arrival.meet(coordinator, count, index, float(os.environ.get("TANDEM_ARRIVAL_SECONDS", arrival.ARRIVAL_SECONDS)))
+        except arrival.Absent as error:
+            log.error("%s", error)
+            sys.exit(LOST_PEER)
+    jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=parting)
+
+
+def _number(name: str, least: int) -> int:
+    text = os.environ.get(name, "")
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{COORDINATOR} is set, but {name} is {text or 'not set'}; set it to a whole number from {least} on.")
+    return int(text)
+
+
+def _prefix(index: int, count: int) -> str:
+    return f"[{index}] " if count > 1 else ""
+
+
+def log_to_stderr(prefix: str = "", verbose: bool = True) -> None:
+    """Lines on stderr with the time; errors alone unless `verbose`."""
     logging.basicConfig(
         stream=sys.stderr,
         force=True,
-        level=logging.INFO if index == 0 else logging.ERROR,
+        level=logging.INFO if verbose else logging.ERROR,
         format=f"{prefix}%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
     )
@@ -78,12 +109,40 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def exit_codes():
-    """Ends the process on a user's mistake with one line and code 3, whatever raised it; other errors keep their traceback."""
+    """Ends the process on a user's mistake with one line and code 3, whatever raised it; other errors keep their traceback.
+
+    A disk that is full or cannot be written to is such a mistake: another path, or some space, is the cure.
+    """
     try:
         yield
     except (ConfigError, FileNotFoundError, TimeoutError) as error:
         log.error("%s", " ".join(str(error).split()))
         sys.exit(CONFIG_ERROR)
+    except Exception as error:
+        reason = disk_trouble(error)
+        if reason is None:
+            raise
+        log.error("%s", reason)
+        sys.exit(CONFIG_ERROR)
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """One line about a disk that is full or refuses, if that is what an exception is about; else None."""
+    number = getattr(error, "errno", None)
+    if number in _FULL | _REFUSED:
+        return _disk_line(number, f"at {error.filename}" if error.filename else "")
+    chain = [error]
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(earlier)
+    for link in chain:  # libraries wrap what the system said in errors of their own
+        for number in _FULL:
+            if getattr(link, "errno", None) == number or os.strerror(number) in str(link):
+                return _disk_line(number, f"({' '.join(str(link).split())[:200]})")
+    return None
+
+
+def _disk_line(number: int, where: str) -> str:
+    return f"{os.strerror(number)} {where}: {(_FULL | _REFUSED)[number]}, or choose another folder; then run the same command again."
 
 
 def run(main) -> None:

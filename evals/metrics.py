@@ -1,15 +1,18 @@
-"""Ranking and classification metrics by count, with stated tie rules; numpy only.
+"""Ranking and classification metrics by count, with stated tie rules.
 
 Scores are dot products taken in float64 and rounded to float32: two equal candidates then tie whichever BLAS kernel saw
 them (a float32 product may differ in the last bit between the body and the edge of a matrix), and a tie means "equal in
-float32" as it does for the tools these metrics are compared with. Only a block of rows is held at once.
+float32" as it does for the tools these metrics are compared with. Embeddings are ranked on the devices (`retrieval/exact.py`), all
+else is numpy; only a block of scores is held at once.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from retrieval import exact
 
 PROBABILITY_SCALE = 100.0  # fixed by the protocol; the learned scale would make probabilities of two models incomparable
 BLOCK_ENTRIES = 1 << 22  # scores held at once: 32 MiB in float64
@@ -53,14 +56,46 @@ def scores(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return (np.asarray(queries, np.float64) @ np.asarray(candidates, np.float64).T).astype(np.float32)
 
 
-def ranks(queries: np.ndarray, candidates: np.ndarray, relevant: np.ndarray, *, block_entries: int = BLOCK_ENTRIES) -> Ranks:
+def check_unit(rows: np.ndarray, name: str) -> np.ndarray:
+    """The rows as they are: what `unit` refuses is refused, but nothing of their size is made, so that a million may be checked.
+
+    Raises:
+        ValueError: values that are not finite, or a row of length 0; names the rows.
+    """
+    rows, step = np.asarray(rows), max(1, BLOCK_ENTRIES // max(1, np.shape(rows)[-1]))
+    check_rows(rows[:1], name)
+    length = np.concatenate([np.linalg.norm(rows[start : start + step], axis=1) for start in range(0, len(rows), step)])
+    _refuse(~np.isfinite(length), f"{name}: values that are not finite")
+    _refuse(length == 0, f"{name}: length 0, so no direction,")
+    return rows
+
+
+def cosines(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """`scores` of unit rows [N M] for rows of any length; makes nothing of the candidates' size but the scores."""
+    step = max(1, BLOCK_ENTRIES // max(1, candidates.shape[1]))
+    wide = unit(queries, "queries")
+    blocks = (candidates[start : start + step] for start in range(0, len(candidates), step))
+    return np.concatenate([scores(wide, unit(block, "candidates")) for block in blocks], axis=1)
+
+
+def pair_scores(queries: np.ndarray, candidates: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Score of each pair [P 2] of a query's and a candidate's row, float32 [P]; rounded as `scores` are."""
+    step = max(1, BLOCK_ENTRIES // max(1, queries.shape[1]))
+    blocks = [pairs[start : start + step] for start in range(0, max(len(pairs), 1), step)]
+    wide = lambda rows: np.asarray(rows, np.float64)
+    return np.concatenate([np.einsum("pd,pd->p", wide(queries[own[:, 0]]), wide(candidates[own[:, 1]])) for own in blocks]).astype(
+        np.float32
+    )
+
+
+def ranks(queries: np.ndarray, candidates: np.ndarray, relevant: np.ndarray, **sizes: int) -> Ranks:
     """Counts, for each query, the candidates that are not relevant and score above its best relevant one.
 
     Args:
         queries: rows [N d]; with unit rows the score is the cosine.
         candidates: rows [M d].
         relevant: pairs [P 2] of (query, candidate); any number for a query from one up, repeats are harmless.
-        block_entries: scores held at once.
+        sizes: `query_rows` and `block_rows` of `retrieval.exact.count`.
 
     Returns:
         `reference` counts candidates with a greater score, `pessimistic` those with a greater or equal one.
@@ -70,11 +105,20 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, relevant: np.ndarray, *, 
 
     Source: Karpathy and Fei-Fei 2015 protocol in count form; one owner per caption is the case of one pair per caption.
     """
-    queries, candidates = check_rows(queries, "queries"), check_rows(candidates, "candidates").astype(np.float64)
+    queries, candidates = check_rows(queries, "queries"), check_rows(candidates, "candidates")
     pairs = _check_pairs(relevant, len(queries), len(candidates))
-    blocks = _blocks(pairs, len(queries), len(candidates), block_entries)
-    parts = [_block_ranks(scores(queries[start:stop], candidates), own) for start, stop, own in blocks]
-    return Ranks(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    starts = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))  # every query owns at least one pair
+    best = np.maximum.reduceat(pair_scores(queries, candidates, pairs), starts)
+    found = exact.count(queries, candidates, table(pairs[:, 0], pairs[:, 1], len(queries), -1), best[:, None], **sizes)
+    return Ranks(found.greater[:, 0], (found.greater + found.tied)[:, 0])
+
+
+def table(query: np.ndarray, values: np.ndarray, queries: int, fill) -> np.ndarray:
+    """Values of pairs sorted by query as rows [Q R], one for each query, filled up at their ends."""
+    place = np.arange(len(query)) - np.searchsorted(query, query)
+    out = np.full((queries, place.max(initial=0) + 1), fill, np.asarray(values).dtype)
+    out[query, place] = values
+    return out
 
 
 def hit_rate(rank: np.ndarray, k: int) -> float:
@@ -173,19 +217,3 @@ def _check_pairs(relevant: np.ndarray, queries: int, candidates: int) -> np.ndar
         raise ValueError(f"relevant names pairs outside {queries} queries x {candidates} candidates.")
     _refuse(np.bincount(pairs[:, 0], minlength=queries) == 0, "queries without a relevant candidate")
     return pairs
-
-
-def _blocks(pairs: np.ndarray, queries: int, candidates: int, entries: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    rows = max(1, entries // max(candidates, 1))
-    for start in range(0, queries, rows):
-        stop = min(start + rows, queries)
-        first, last = np.searchsorted(pairs[:, 0], (start, stop))
-        yield start, stop, pairs[first:last] - (start, 0)
-
-
-def _block_ranks(block: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    starts = np.flatnonzero(np.diff(own[:, 0], prepend=-1))  # every query owns at least one pair
-    mine = block[own[:, 0], own[:, 1]]
-    best = np.maximum.reduceat(mine, starts)
-    tied_relevant = np.add.reduceat((mine == best[own[:, 0]]).astype(np.int64), starts)
-    return np.sum(block > best[:, None], axis=1), np.sum(block >= best[:, None], axis=1) - tied_relevant

@@ -1,6 +1,6 @@
-"""Metrics of ranked lists with trec_eval's conventions, from the places of the relevant candidates alone; numpy only.
+"""Metrics of ranked lists with trec_eval's conventions, from the places of the relevant candidates alone.
 
-Only a block of score rows is held at once. Candidates are ordered by score, equal scores (in float32) by name, later names first, as
+Only a block of scores is held at once. Candidates are ordered by score, equal scores (in float32) by name, later names first, as
 byte strings; `pessimistic` puts whatever ties with a relevant candidate before it. Gains are linear.
 
 Source: trec_eval and pytrec_eval (usnistgov/trec_eval, cvangysel/pytrec_eval).
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evals import metrics
+from retrieval import exact
 
 
 class Judged(NamedTuple):
@@ -74,7 +75,7 @@ def name_order(names: Sequence[str]) -> np.ndarray:
 def places(
     score_rows: Callable[[np.ndarray], np.ndarray], found: Judged, tie: np.ndarray, *, block_entries: int = metrics.BLOCK_ENTRIES
 ) -> Places:
-    """Places of the relevant candidates.
+    """Places of the relevant candidates under scores of any kind; those of embeddings are found faster by `embedded_places`.
 
     Args:
         score_rows: float32 scores [n M] of some queries, given their indices in the task [n].
@@ -96,6 +97,28 @@ def places(
             own = slice(bounds[row], bounds[row + 1])
             parts.append(_row_places(scores, found.candidate[own], found.grade[own], tie))
     return Places(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def embedded_places(queries: np.ndarray, corpus: np.ndarray, found: Judged, tie: np.ndarray, **sizes: int) -> Places:
+    """Places of the relevant candidates by cosine, counted on the devices a block at a time.
+
+    Args:
+        queries: rows [Q d] of the judged queries alone, of any length but 0.
+        corpus: rows [M d], likewise.
+        found: the judgements.
+        tie: place of each candidate among equal scores [M].
+        sizes: `query_rows` and `block_rows` of `retrieval.exact.count`.
+    """
+    own, inverse = np.unique(found.candidate, return_inverse=True)
+    pairs = np.stack([found.query, inverse], axis=1)
+    mine = metrics.pair_scores(metrics.unit(queries, "queries"), metrics.unit(corpus[own], "corpus"), pairs)
+    rows = lambda values, fill: metrics.table(found.query, values, len(found.queries), fill)
+    at = np.arange(len(found.query)) - np.searchsorted(found.query, found.query)
+    options = {"place": rows(tie[found.candidate], 0), "tie": tie, "unit": True, **sizes}
+    counts = exact.count(queries, corpus, rows(found.candidate, -1), rows(mine, np.nan), **options)
+    greater, tied, tied_before = (part[found.query, at] for part in counts)
+    reference = greater + tied_before + _within(found.query, tie[found.candidate], -mine)
+    return Places(reference, greater + tied + _within(found.query, found.grade, -mine))
 
 
 def _row_places(scores: np.ndarray, own: np.ndarray, grade: np.ndarray, tie: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,9 +157,9 @@ def per_query(place: np.ndarray, found: Judged, *, k: int, ks: Sequence[int]) ->
     return out | {f"success@{cut}": (first < cut).astype(float) for cut in ks}
 
 
-def _within(query: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Place of each pair among those of its query when sorted by `key`, from 0; `query` is sorted."""
-    order = np.lexsort((key, query))
+def _within(query: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """Place of each pair among those of its query when sorted by the last key, then by the one before, from 0; `query` is sorted."""
+    order = np.lexsort((*keys, query))
     out = np.empty(len(query), np.int64)
     out[order] = np.arange(len(query)) - np.searchsorted(query, query[order])
     return out

@@ -41,16 +41,16 @@ def ranking(
     task = data.ranking()
     found = ranked.judged(task.relevant, len(task.queries), len(task.corpus))
     tie = ranked.name_order(task.corpus_ids or range(len(task.corpus)))
-    queries = metrics.unit(encode[query](task.queries), "query embeddings")
-    corpus = metrics.unit(encode[passage](task.corpus), "passage embeddings")
-    score_rows = lambda rows: metrics.scores(queries[rows], corpus)
-    placed = ranked.places(score_rows, found, tie)
+    queries = metrics.check_unit(encode[query](task.queries), "query embeddings")
+    corpus = metrics.check_unit(encode[passage](task.corpus), "passage embeddings")
+    placed = ranked.embedded_places(queries[found.queries], corpus, found, tie)
     values = ranked.summary(found, placed, k=k, ks=tuple(ks))
     values[f"mrr@{k}_chance"] = ranked.mrr_chance(found, k)
     for name, make in rivals.items():
         beside = ranked.places(make(_texts(task.queries, name), _texts(task.corpus, name)), found, tie)
         values |= ranked.summary(found, beside, k=k, ks=tuple(ks), prefix=f"{name}/")
     values |= {"count/queries": float(len(found.queries)), "count/corpus": float(len(corpus)), "count/relevant": float(len(found.query))}
+    score_rows = lambda rows: metrics.cosines(queries[rows], corpus)
     shown = gallery.ranked_lists(task, score_rows, found, placed.reference, tie, gallery_queries, seed) if gallery_queries else {}
     return Evaluation(primary, values, len(found.queries), shown, _items(primary, placed, found, k, tuple(ks)))
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import ConfigError
-from evals import bm25, gallery, ranked
+from evals import bm25, gallery, metrics, ranked
 from evals.ranking import ranking
 from input_pipeline.tasks import RankingTask
 from tests.evals import toys
@@ -218,3 +218,17 @@ def test_the_gallery_shows_what_was_measured():
         assert int(shown["ranked_answers"][i].split()[1]) == number % 30
     assert min(shown["ranked_places"][6:]) >= np.median(shown["ranked_places"][:6])
     assert ranking(encode, data, gallery_queries=0).gallery == {}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_places_of_embeddings_are_those_of_their_scores(n, m, seed):
+    """Few distinct directions, so that ties are common; lengths do not count; up to three relevant, some of grade 0."""
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(3, 4))
+    queries, corpus = (directions[rng.integers(0, 3, size)] * rng.uniform(0.5, 2, (size, 1)) for size in (n, m))
+    rows = np.array([(q, c, rng.integers(0, 3)) for q in range(n) if q == 0 or rng.random() < 0.8 for c in rng.permutation(m)[:3]])
+    found, tie = ranked.judged(rows, n, m), ranked.name_order(range(m))
+    expected = ranked.places(lambda some: metrics.cosines(queries[some], corpus), found, tie)
+    for one, other in zip(ranked.embedded_places(queries[found.queries], corpus, found, tie, query_rows=8), expected, strict=True):
+        assert one.tolist() == other.tolist()

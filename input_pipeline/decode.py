@@ -95,13 +95,42 @@ class ImageFile:
             raise BadRecord(f"a damaged {self._picture.format}: {error or type(error).__name__}", kind) from error
 
 
-def pixels(data: bytes, channels: int = 0) -> np.ndarray:
-    """uint8 [H W C] of the bytes of an image; see `ImageFile`.
+class ImageArray:
+    """Pixels that a source holds already, with the face of an `ImageFile`.
+
+    Args:
+        array: uint8 [H W C] of 1, 2 (with alpha), 3 or 4 (with alpha) channels.
+
+    Raises:
+        TypeError: something else.
+    """
+
+    def __init__(self, array: np.ndarray):
+        if not (isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)):
+            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"an image must be the bytes of a file or uint8 [H W C] with C of 1 to 4, not {found}.")
+        self._array = array
+        self.height, self.width = array.shape[:2]
+
+    def pixels(self, channels: int = 0, shrink: int = 1) -> np.ndarray:
+        """As those of an `ImageFile`; nothing shrinks."""
+        if self._array.shape[2] in ((1, 3) if channels == 0 else (channels,)):
+            return self._array
+        return _eight_bits(Image.fromarray(self._array[..., 0] if self._array.shape[2] == 1 else self._array), channels)
+
+
+def opened(value: bytes | np.ndarray) -> ImageFile | ImageArray:
+    """An image as a source hands it over: bytes of a file, or pixels."""
+    return ImageFile(value) if isinstance(value, bytes) else ImageArray(value)
+
+
+def pixels(value: bytes | np.ndarray, channels: int = 0) -> np.ndarray:
+    """uint8 [H W C] of an image as a source hands it over; see `ImageFile.pixels`.
 
     Raises:
         BadRecord: bytes that cannot be decoded.
     """
-    return ImageFile(data).pixels(channels)
+    return opened(value).pixels(channels)
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -82,18 +82,22 @@ def _shorten(move: float, extent: list[float], half: float) -> float:
     return (least + most) / 2 if least > most else min(max(move, least), most)
 
 
-def resize(image: np.ndarray, height: int, width: int, crop: bool = False) -> np.ndarray:
-    """Bicubic resampling of uint8 [H W C] with C = 1 or 3, smoothed first where it shrinks.
+def resize(image: np.ndarray, height: int, width: int, crop: bool = False, kernel: str = "bicubic", centre: str = "floor") -> np.ndarray:
+    """Resampling of uint8 [H W C] with C = 1 or 3 by Pillow, smoothed first where it shrinks.
 
     Args:
         image: of any size.
         height: of the result.
         width: of the result.
         crop: keep the aspect ratio and cut off what stands over on two sides, as CLIP does; else stretch.
+        kernel: `bicubic` (CLIP, SigLIP) or `bilinear` (SigLIP 2).
+        centre: what half a pixel that stands over becomes: `floor` as in transformers on Pillow, `round` (to even) as in torchvision.
     """
     if crop:
         tall, wide = image.shape[:2]
         rows, columns = (height, int(height * wide / tall)) if tall * width < wide * height else (int(width * tall / wide), width)
-        top, left = (rows - height) // 2, (columns - width) // 2
-        return np.ascontiguousarray(resize(image, rows, columns)[top : top + height, left : left + width])
-    return np.asarray(_picture(image).resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, image.shape[-1])
+        half = {"floor": lambda over: over // 2, "round": lambda over: round(over / 2)}[centre]
+        top, left = half(rows - height), half(columns - width)
+        return np.ascontiguousarray(resize(image, rows, columns, kernel=kernel)[top : top + height, left : left + width])
+    made = _picture(image).resize((width, height), {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[kernel])
+    return np.asarray(made).reshape(height, width, image.shape[-1])

@@ -262,7 +262,10 @@ def table(found: Mapping[str, Any]) -> str:
     standing = [name for name, model in found["models"].items() if model["reference"]]
     controls = sorted({name for task in found["tasks"].values() for name in task["controls"]})
     rows = [["task", "type", "metric", "n", *ranked, *controls, *standing]]
-    for label, task in found["tasks"].items():
+    known = [
+        label for label, task in found["tasks"].items() if task["count"] or any(label in m["missing"] for m in found["models"].values())
+    ]
+    for label, task in ((label, found["tasks"][label]) for label in known):
         cells = [_cell(found["models"][name], label) for name in ranked]
         beside = [_number(task["controls"].get(name)) for name in controls]
         beside += [_number(found["models"][name]["scores"].get(label)) for name in standing]
@@ -281,15 +284,17 @@ def table(found: Mapping[str, Any]) -> str:
 
 def _notes(found: Mapping[str, Any]) -> list[str]:
     options = found["bootstrap"]
+    how = f"{options['number']} samples, seed {options['seed']}"
     notes = [
-        f"In brackets: {100 * options['level']:g}% percentile bootstrap over the items, {options['number']} samples, seed {options['seed']}."
+        f"In brackets: {100 * options['level']:g}% percentile bootstrap over the items, {how}. "
+        "A mean says in brackets how many tasks it is over. –: undefined, or not evaluated."
     ]
+    notes += [f"Models against each other: {TEST}."] if found["pairs"] else []
     for pair in found["pairs"]:
         sure = [test["difference"] for test in pair["tasks"].values() if test["p_holm"] < 1 - options["level"]]
-        notes.append(
-            f"{pair['second']} against {pair['first']}: higher on {sum(d > 0 for d in sure)}, lower on {sum(d < 0 for d in sure)}, "
-            f"undecided on {len(pair['tasks']) - len(sure)} of {len(pair['tasks'])} tasks ({pair['test']})."
-        )
+        higher, lower, every = sum(d > 0 for d in sure), sum(d < 0 for d in sure), len(pair["tasks"])
+        tasks = f"higher on {higher}, lower on {lower}, undecided on {every - len(sure)} of {every} tasks"
+        notes.append(f"- {pair['second']} against {pair['first']}: {tasks}.")
     return notes
 
 

@@ -3,6 +3,7 @@
 import logging
 import pathlib
 import time
+from collections.abc import Mapping
 
 import jax
 
@@ -17,7 +18,7 @@ class Clock:
     """Where the time of logged intervals goes: steps, waiting for input, saving."""
 
     def __init__(self, run: Run, global_batch: int, first_step: int):
-        self._forward_flops = forward_flops(run)
+        self._run, self._flops_of, self._flops = run, {}, 0
         self._batch, self._devices = global_batch, run.mesh.devices.ravel()
         self._step, self._start, self._wait, self._save = first_step, time.perf_counter(), 0.0, 0.0
 
@@ -29,6 +30,13 @@ class Clock:
         """Context: time spent here is saving, or waiting for the save before."""
         return _Timer(self, "_save")
 
+    def finished(self, batch: Mapping[str, tuple[int, ...]]) -> None:
+        """One more step is done, on arrays of these shapes: texts in buckets come in several widths."""
+        shapes = tuple((name, batch[name]) for name in self._run.spec)
+        if shapes not in self._flops_of:
+            self._flops_of[shapes] = forward_flops(self._run, dict(shapes))
+        self._flops += self._flops_of[shapes]
+
     def lap(self, step: int) -> dict[str, float]:
         """Metrics of the interval since the last lap."""
         seconds, steps = max(time.perf_counter() - self._start, 1e-9), max(step - self._step, 1)
@@ -39,10 +47,10 @@ class Clock:
             "perf/step_seconds": seconds / steps,
             "perf/input_wait_share": self._wait / seconds,
             "perf/save_share": self._save / seconds,
-            "perf/matmul_gflops_per_second": 3 * self._forward_flops * steps / seconds / 1e9,
+            "perf/matmul_gflops_per_second": 3 * self._flops / seconds / 1e9,
         }
-        share = flops.mfu(self._forward_flops, seconds / steps, self._devices)
-        self._step, self._start, self._wait, self._save = step, time.perf_counter(), 0.0, 0.0
+        share = flops.mfu(self._flops, seconds, self._devices)
+        self._step, self._start, self._wait, self._save, self._flops = step, time.perf_counter(), 0.0, 0.0, 0
         return metrics | ({} if share is None else {"perf/mfu": share})
 
 
@@ -57,9 +65,10 @@ class _Timer:
         setattr(self._clock, self._field, getattr(self._clock, self._field) + time.perf_counter() - self._start)
 
 
-def forward_flops(run: Run) -> int:
-    """Matmul FLOPs of the towers on one global batch, forward only."""
-    return flops.matmul_flops(lambda params, batch: run.model.apply({"params": params}, batch), run.abstract.params, run.spec)
+def forward_flops(run: Run, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Matmul FLOPs of the towers on a global batch of these shapes, forward only."""
+    batch = {name: jax.ShapeDtypeStruct(shape, run.spec[name].dtype) for name, shape in shapes.items()}
+    return flops.matmul_flops(lambda params, batch: run.model.apply({"params": params}, batch), run.abstract.params, batch)
 
 
 class Profile:

@@ -48,7 +48,7 @@ def _open(value):
 
 
 def mfu(forward_flops: int, seconds: float, devices) -> float | None:
-    """3 x forward matmul FLOPs of the global step / (seconds x the devices' peak); None where a peak is unknown.
+    """3 x forward matmul FLOPs of the global steps done in that time / (seconds x the devices' peak); None where a peak is unknown.
 
     Full attention and padding are counted, rematerialisation and the loss's recomputation are not.
     """

@@ -72,6 +72,7 @@ class Pending(NamedTuple):
     metrics: Mapping[str, jax.Array]
     measured: bool
     records: Mapping[str, np.ndarray]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
@@ -163,6 +164,7 @@ def _loop(
         """Reads a dispatched step: logs it, refuses a bad loss, and tells whether some process wants to stop."""
         loss = float(pending.metrics["train/loss"])
         watchdog.beat()
+        clock.finished(pending.shapes)
         if pending.step % every == 0 or pending.step == run.steps or not math.isfinite(loss):
             unmeasured = () if pending.measured else health.MEASURED  # a bad loss between two logged steps
             values = {name: float(value) for name, value in pending.metrics.items() if name not in ("stop", *unmeasured)}
@@ -185,7 +187,7 @@ def _loop(
         done += 1
         if pending is not None:
             stop = settle(pending)
-        pending = Pending(done, metrics, measured, records)
+        pending = Pending(done, metrics, measured, records, {name: array.shape for name, array in arrays.items()})
         if done % save_every == 0 or done == run.steps or stop:
             stop = settle(pending) or stop
             if not bool(all_finite(current.params)):

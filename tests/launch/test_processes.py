@@ -1,5 +1,7 @@
 """Several real processes on this machine: the result of one, checkpoints for any number, and an end for all when one ends."""
 
+import json
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +29,23 @@ FSDP = "--config.mesh.fsdp=2"  # data takes what is left: 1 of two processes, 2 
 # its gradient: with 0.01 two runs of the residual network were 1e-7 apart in loss after four steps and 2e-5 after five.
 RUN = ["--config.optimizer.options.eps=1.0", "--config.optimizer.learning_rate=0.1", "--config.optimizer.warmup_steps=1"]
 LONG = ["--config.train.steps=100000", "--config.checkpoint.every_steps=100000"]
+# A text tower whose texts come in two widths.
+BUCKETS = """
+from configs import common
+
+
+def get_config(arg):
+    config = common.base()
+    config.data.update(global_batch=4, shuffle=False, tokenizer=dict(name="bpe", options=dict(vocab_size=262)))
+    config.data.sources = dict(main=dict(name="pairs", weight=1.0, options=dict(files=(arg,))))
+    tokens = dict(name="tokenize", options=dict(length=16, buckets=(8,)))
+    config.data.transforms = dict(query=tokens, passage=tokens)
+    text = dict(vocab_size=262, length=16, width=16, layers=1, heads=2, causal=False, pooling="mean", embed_dim=16)
+    config.model.update(towers=dict(text=dict(name="text", options=text)), views=dict(query="text", passage="text"))
+    config.losses.main = dict(name="infonce", inputs=dict(zq="z_query", zp="z_passage"), weight=1.0, options={})
+    config.train.steps, config.checkpoint.every_steps, config.log.every_steps, config.log.tensorboard = 6, 3, 1, False
+    return config.lock()
+"""
 BOUND = 60  # seconds: against hanging, not a measurement
 
 pytestmark = pytest.mark.many_processes
@@ -106,6 +125,22 @@ def four(tmp_path_factory):
 def test_two_processes_train_what_one_does(one, tmp_path):
     train_all(2, tmp_path / "two")
     assert_same_run(tmp_path / "two", one, range(1, 7))
+
+
+def test_two_processes_agree_on_the_width_of_texts(tmp_path):
+    """Batches of four, two rows a process: the long text lies with the first, the second or neither, and both compile what one would."""
+    (tmp_path / "buckets.py").write_text(BUCKETS)
+    texts = [f"{a} zyxw vutsrq" if row in (3, 8) else a for row, a in enumerate("abcdefghijkl")]
+    pairs = [{"query": text, "positive": f"{text[:1]} x"} for text in texts]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    recipe = [f"--config={tmp_path / 'buckets.py'}:{tmp_path / 'pairs.jsonl'}"]
+    code, _, err = run("train", *recipe, *RUN, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, err
+    found = finish(start_all(2, tmp_path / "two", recipe=recipe))
+    assert [code for code, _ in found] == [0, 0], found
+    compiled = lambda err: re.findall(r"compiled the step for (query\[4, \d+\])", err)
+    assert compiled(found[0][1]) == compiled(err) == ["query[4, 16]", "query[4, 8]"]
+    assert_same_run(tmp_path / "two", tmp_path / "one", range(1, 7))
 
 
 def test_four_processes_with_split_parameters_train_what_one_does(one, four):

@@ -11,7 +11,8 @@ from input_pipeline import batching, tokenize
 from models import dual
 from tests import tiny
 from tests.input_pipeline.toys import toy_config
-from training import cached_gradients, widths
+from training import cached_gradients, flops, widths
+from training.clock import Clock
 from training.data import Data, open_data
 
 WORDS = ["a", "a b", "a b c", "a b c d e", "a b c d e f g h i j"]
@@ -91,3 +92,23 @@ def test_microbatches_of_every_width_encode_as_padded_ones(tmp_path):
             seen |= {batch["text"].shape[1] for batch in read}
     assert seen == {7, 8, 16}
     np.testing.assert_allclose(embeddings[BUCKETS], embeddings[()], rtol=1e-5, atol=1e-6)  # float32 sums of other lengths
+
+
+def test_the_clock_counts_each_step_at_its_own_width(tmp_path):
+    made = tiny.config()
+    made.data.transforms.text.options = ConfigDict(dict(length=16, buckets=BUCKETS))
+    run = tiny.prepare(made, tmp_path)
+    like = lambda width: {
+        name: jax.ShapeDtypeStruct((*s.shape[:-1], width) if name.startswith("text") else s.shape, s.dtype) for name, s in run.spec.items()
+    }
+    forward = lambda params, batch: run.model.apply({"params": params}, batch)
+    of = {width: flops.matmul_flops(forward, run.abstract.params, like(width)) for width in (7, 16)}
+    assert of[7] < of[16]
+    clock, seen, step = Clock(run, 16, 0), [], 0
+    for widths_ in ([7, 7, 16], [7]):
+        for width in widths_:
+            clock.finished({name: s.shape for name, s in like(width).items()} | {"stop": (16,)})
+        step += len(widths_)
+        lap = clock.lap(step)
+        seen.append(lap["perf/matmul_gflops_per_second"] * lap["perf/step_seconds"] * len(widths_) * 1e9)
+    np.testing.assert_allclose(seen, [3 * (2 * of[7] + of[16]), 3 * of[7]], rtol=1e-9)

@@ -1,6 +1,6 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
-from input_pipeline import local_images, local_matching, local_text
+from input_pipeline import labelled_text, local_images, local_matching, local_text
 from input_pipeline.sources import digits, docstrings, glyphs, pairs
 
 SOURCES = {
@@ -18,11 +18,15 @@ EVAL_SETS = {
     "cranfield": local_text.Cranfield,
     "flickr8k": local_images.Flickr8k,
     "mnist": local_images.Mnist,
+    "mr": labelled_text.Mr,
     "nlvr": local_matching.Nlvr,
     "omniglot": local_images.Omniglot,
     "openmoji": local_images.OpenMoji,
     "scifact": local_text.SciFact,
+    "sst": labelled_text.Sst,
     "stsb": local_text.Stsb,
+    "subj": labelled_text.Subj,
     "sugarcrepe": local_matching.SugarCrepe,
     "tatoeba": local_text.Tatoeba,
+    "trec": labelled_text.Trec,
 }

@@ -1,29 +1,70 @@
-"""Rows of JSONL, CSV, TSV and Parquet files by number, without holding a file in memory.
+"""Rows of files by number, without holding a file in memory.
 
-A text file costs 8 bytes a row, for where it begins; of a Parquet file a few decoded row groups are kept.
-Leaves what a row means to `input_pipeline/sources/pairs.py`.
+A table has a length, rows by number (a dict, or `BadRecord`), `rows()` and travels to other processes. A text file costs 8 bytes a row,
+for where it begins. Leaves what a row means to `input_pipeline/sources/`, Arrow and Parquet to `input_pipeline/arrow_tables.py`,
+TFRecord and ArrayRecord to `input_pipeline/example_tables.py`.
 """
 
 import array
 import csv
 import io
-import itertools
 import json
-import logging
-import pathlib
+import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
+from input_pipeline import files
+from input_pipeline.arrow_tables import Arrow, Parquet, check_columns, is_saved_dataset
 from input_pipeline.bad_records import BadRecord
+from input_pipeline.example_tables import ArrayRecord, TfRecord
 
-log = logging.getLogger(__name__)
+ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet", ".tfrecord", ".array_record")
 
-GROUPS = 8  # decoded row groups kept of a Parquet file
-LARGE_GROUP = 20_000  # rows in a group from which single rows in random order are slow to read
+
+class Table(Protocol):
+    """Rows of one file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> dict[str, Any]: ...
+
+    def rows(self) -> Iterator[dict[str, Any] | None]: ...
+
+    def names(self, column: str) -> tuple[str, ...]: ...
+
+
+class Rows:
+    """Tables one after the other, as one.
+
+    Args:
+        tables: in order.
+    """
+
+    def __init__(self, tables: Sequence[Table]):
+        self._tables = list(tables)
+        self._bounds = np.cumsum([0, *map(len, self._tables)])
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        number = int(np.searchsorted(self._bounds, i, side="right")) - 1
+        first = int(self._bounds[number])
+        try:
+            return self._tables[number][i - first]
+        except BadRecord as error:
+            raise BadRecord(str(error), error.kind, until=None if error.until is None else first + error.until) from error
+
+    def rows(self) -> Iterator[dict[str, Any] | None]:
+        """All rows in order; None for one that cannot be read."""
+        return (row for table in self._tables for row in table.rows())
+
+    def names(self, column: str) -> tuple[str, ...]:
+        """What the numbers of a column stand for, as the first table says; () where it does not."""
+        return self._tables[0].names(column)
 
 
 class Lines:
@@ -42,103 +83,88 @@ class Lines:
         return len(self._offsets) - 1
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        with open(self._path, "rb") as file:  # a handle for each read: threads and workers share nothing
-            return self._read(file, i)
+        start, stop = self._offsets[i : i + 2].tolist()
+        return self._row(files.read(self._path, start, stop), i)
 
     def rows(self) -> Iterator[dict[str, Any] | None]:
         """All rows in order; None for one that cannot be read."""
-        with open(self._path, "rb") as file:
-            for i in range(len(self)):
+        with files.open_binary(self._path) as file:
+            for i, (start, stop) in enumerate(zip(self._offsets[:-1].tolist(), self._offsets[1:].tolist(), strict=True)):
+                file.seek(start)
                 try:
-                    yield self._read(file, i)
+                    yield self._row(file.read(stop - start), i)
                 except BadRecord:
                     yield None
 
-    def _read(self, file: BinaryIO, i: int) -> dict[str, Any]:
-        start, stop = self._offsets[i : i + 2].tolist()
-        file.seek(start)
+    def names(self, column: str) -> tuple[str, ...]:
+        """Text files do not say what numbers stand for."""
+        return ()
+
+    def _row(self, line: bytes, i: int) -> dict[str, Any]:
         try:
-            return self._parse(file.read(stop - start).decode("utf-8"))
+            return self._parse(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise BadRecord(f"{self._path} row {i + 1} is not UTF-8 at its byte {error.start + 1}") from error
+            raise BadRecord(f"{self._path} row {i + 1} is not UTF-8 at its byte {error.start + 1}", "encoding") from error
         except (ValueError, csv.Error, StopIteration, RecursionError) as error:
-            raise BadRecord(f"{self._path} row {i + 1}: {error}") from error
+            raise BadRecord(f"{self._path} row {i + 1}: {error}", "malformed") from error
 
 
-class Parquet:
-    """A Parquet file, read by row groups; `columns` are all that is decoded.
-
-    Raises:
-        ValueError: no Parquet file, or a column that it lacks.
-    """
-
-    def __init__(self, path: str, columns: Sequence[str]):
-        import pyarrow.parquet
-
-        try:
-            self._file = pyarrow.parquet.ParquetFile(path, memory_map=True)
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a Parquet file: {error}") from error
-        _check_columns(path, self._file.schema_arrow.names, columns)
-        self._path, self._columns, self._lock, self._groups = path, tuple(columns), threading.Lock(), {}
-        metadata = self._file.metadata
-        sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
-        self._bounds = np.cumsum([0, *sizes])
-        if len(sizes) > GROUPS and max(sizes) > LARGE_GROUP:
-            log.warning("%s has row groups of up to %d rows, each decoded whole for a row; write it with groups of 1,000", path, max(sizes))
-
-    def __reduce__(self):
-        return Parquet, (self._path, self._columns)  # open files and locks do not travel to workers
-
-    def __len__(self) -> int:
-        return int(self._bounds[-1])
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        group = int(np.searchsorted(self._bounds, i, side="right")) - 1
-        table = self._group(group)
-        return {name: table[name][i - int(self._bounds[group])].as_py() for name in self._columns}
-
-    def rows(self) -> Iterator[dict[str, Any] | None]:
-        """All rows in order."""
-        return itertools.chain.from_iterable(self._group(g).to_pylist() for g in range(len(self._bounds) - 1))
-
-    def _group(self, number: int):
-        with self._lock:
-            if number not in self._groups:
-                while len(self._groups) >= GROUPS:
-                    del self._groups[next(iter(self._groups))]
-                self._groups[number] = self._file.read_row_group(number, columns=list(self._columns))
-            return self._groups[number]
-
-
-def open_table(path: str, needed: Sequence[str], header: Sequence[str] = ()) -> Lines | Parquet:
-    """The rows of a file, by its suffix: .jsonl, .csv, .tsv or .parquet.
-
-    JSONL has an object a line. CSV quotes as spreadsheets do, so that a field may span lines; TSV knows no quotes. Empty lines
-    are no rows.
+def open_rows(patterns: Sequence[str], needed: Sequence[str], header: Sequence[str] = ()) -> Rows:
+    """The rows of all files that patterns name, one table after the other.
 
     Args:
-        path: of the file.
+        patterns: see `files.expand`; a folder of `datasets.Dataset.save_to_disk` counts as a file.
+        needed: columns that will be asked for.
+        header: see `open_table`.
+
+    Raises:
+        ValueError: no such file, a file of another kind, or one without a needed column.
+    """
+    rows = Rows([open_table(path, needed, header) for path in files.expand(patterns)])
+    if not len(rows):
+        raise ValueError(f"the files of options.files have no rows: {', '.join(patterns)}.")
+    return rows
+
+
+def open_table(path: str, needed: Sequence[str], header: Sequence[str] = ()) -> Table:
+    """The rows of a file, by its ending, or of a folder that the `datasets` library saved.
+
+    JSONL has an object a line. CSV quotes as spreadsheets do, so that a field may span lines; TSV knows no quotes. Empty lines
+    are no rows. TFRecord and ArrayRecord files hold `tf.train.Example`s, whose features are the columns.
+
+    Args:
+        path: of the file; TFRecord and ArrayRecord files may end in `-00000-of-00010` too.
         needed: columns that will be asked for.
         header: names of the columns of a CSV or TSV file whose first row is data; () takes them from the first row.
 
     Raises:
-        ValueError: another suffix, or a table without a needed column.
+        ValueError: another suffix, no such file, or a table without a needed column.
     """
-    suffix = pathlib.Path(path).suffix.lower()
+    try:
+        return _open_table(path, needed, header)
+    except (FileNotFoundError, PermissionError) as error:
+        raise ValueError(f"{path} cannot be opened: {error}; set options.files to paths or patterns of files.") from error
+
+
+def _open_table(path: str, needed: Sequence[str], header: Sequence[str]) -> Table:
+    if is_saved_dataset(path):
+        return Arrow(path, needed)
+    suffix = files.suffix(re.sub(r"-\d+-of-\d+$", "", path))
     if suffix == ".parquet":
         return Parquet(path, needed)
+    if suffix in (".tfrecord", ".array_record"):
+        return (TfRecord if suffix == ".tfrecord" else ArrayRecord)(path, needed)
     if suffix == ".jsonl":
         return Lines(path, _offsets(path, _one_by_one), _parse_json)
     if suffix not in (".csv", ".tsv"):
-        raise ValueError(f"{path} must end in .jsonl, .csv, .tsv or .parquet, unpacked, so that rows can be found; convert it.")
+        raise ValueError(f"{path} must end in one of {', '.join(ENDINGS)}, unpacked, so that rows can be found; convert it.")
     csv.field_size_limit(sys.maxsize)  # else a field of more than 128 KiB is an error
     dialect = Dialect(",", csv.QUOTE_MINIMAL) if suffix == ".csv" else Dialect("\t", csv.QUOTE_NONE)
     offsets = _offsets(path, dialect.rows)
     if not header:
         header = _first_row(path, offsets, dialect)
         offsets = offsets[1:] if len(offsets) > 1 else offsets
-    _check_columns(path, header, needed)
+    check_columns(path, header, needed)
     return Lines(path, offsets, ParseCsv(tuple(header), dialect))
 
 
@@ -188,8 +214,15 @@ def _offsets(path: str, rows: Callable[[Iterable[str]], Iterator[list[str]]]) ->
             yield line.decode("latin-1")  # separators and quotes are the same bytes in UTF-8, and no byte is an error
 
     starts, before = array.array("q"), 0
-    with open(path, "rb") as file:
-        for row in rows(lines(file)):
+    with files.open_binary(path) as file:
+        found = rows(lines(file))
+        while True:
+            try:
+                row = next(found)
+            except StopIteration:
+                break
+            except csv.Error:  # a row that is damaged, and will be when it is asked for
+                row = ["damaged"]
             if row:
                 starts.append(before)
             before = place
@@ -197,11 +230,9 @@ def _offsets(path: str, rows: Callable[[Iterable[str]], Iterator[list[str]]]) ->
 
 
 def _first_row(path: str, offsets: np.ndarray, dialect: Dialect) -> list[str]:
-    with open(path, "rb") as file:
+    with files.open_binary(path) as file:
         text = file.read(int(offsets[1])) if len(offsets) > 1 else b""
-    return next((row for row in dialect.rows(io.StringIO(text.decode("utf-8-sig"), newline="")) if row), [])
-
-
-def _check_columns(path: str, found: Sequence[str], needed: Sequence[str]) -> None:
-    if missing := [name for name in needed if name not in found]:
-        raise ValueError(f"{path} has no column {missing[0]!r}; it has: {', '.join(found) or 'none'}.")
+    try:
+        return next((row for row in dialect.rows(io.StringIO(text.decode("utf-8-sig"), newline="")) if row), [])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"the first row of {path}, with the names of its columns, cannot be read: {error}") from error

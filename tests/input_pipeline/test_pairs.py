@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from core.config import ConfigError
-from input_pipeline import batching, order, tables
+from input_pipeline import arrow_tables, batching, order, tables
 from input_pipeline.bad_records import BadRecord
 from input_pipeline.prompts import Prompted
 from input_pipeline.sources.pairs import Pairs
@@ -61,7 +61,7 @@ def test_a_text_file_costs_eight_bytes_a_row_and_no_text(tmp_path):
 def test_a_few_row_groups_stay_decoded(tmp_path):
     table = tables.open_table(write(tmp_path / "rows.parquet", [{"query": f"q{i}"} for i in range(60)]), ["query"])
     assert [table[i]["query"] for i in (*range(60), 3, 59)] == [f"q{i}" for i in (*range(60), 3, 59)]
-    assert len(table._groups) == tables.GROUPS
+    assert len(table._groups) == arrow_tables.GROUPS
 
 
 def test_files_follow_each_other_by_name(tmp_path):
@@ -186,9 +186,9 @@ def test_a_long_text_is_a_text(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(files=()), "no file matches nothing; set options.files"),
+        (dict(files=()), "options.files is empty; set it to paths"),
         (dict(files=("absent/*.jsonl",)), r"no file matches absent/\*\.jsonl"),
-        (dict(files=("rows.jsonl.gz",)), "must end in .jsonl, .csv, .tsv or .parquet"),
+        (dict(files=("rows.jsonl.gz",)), "must end in one of .jsonl, .csv, .tsv, .parquet"),
         (dict(files=("rows.csv",), query="ask"), "rows.csv has no column 'ask'; it has: query, positive"),
         (dict(files=("rows.parquet",), query="ask"), "rows.parquet has no column 'ask'"),
         (dict(files=("torn.parquet",)), "torn.parquet is not a Parquet file"),

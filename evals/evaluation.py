@@ -12,7 +12,7 @@ import numpy as np
 from evals.statistics import STATISTICS
 
 LOWER_IS_BETTER = ("loss", "cross_entropy", "mean_rank", "median_rank")
-NO_DIRECTION = ("tie_rate", "count", "std", "geometry", "chance", "logit_scale")
+NO_DIRECTION = ("tie_rate", "count", "std", "geometry", "chance", "logit_scale", "edited")
 
 
 @dataclasses.dataclass

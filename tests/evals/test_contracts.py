@@ -20,6 +20,8 @@ OPTIONS = {
     "image_text_retrieval": {}, "zeroshot": {}, "held_out_loss": {"batch": 20},
     "ranking": {"query": "image", "passage": "text", "ks": (1, 5)}, "sts": {"first": "image"}, "pair_classification": {"first": "image"},
     "bitext": {"source": "image"}, "clustering": {"view": "image", "protocol": "legacy"},
+    "candidates": {}, "needle": {"query": "image", "passage": "text"},
+    "noise": {"query": "image", "passage": "text", "characters": (0.0,), "words": (), "layout": ()},  # the perfect model reads names whole
 }  # fmt: skip
 TOY = toys.Toy()
 DATA = {name: TOY for name in OPTIONS} | {"held_out_loss": toys.Toy(faces=1)}  # no positives to repeat in a batch
@@ -46,6 +48,9 @@ TIED = {
     # All take the first target: 3 of 60 are right, and its F1 is 2 * 3 / (60 + 3).
     "bitext": {"f1": 3 / 60 * 6 / 63, "accuracy": 3 / 60, "accuracy_pessimistic": 0, "tie_rate": 1},
     "clustering": {"v_measure": 0, "ami": 0},
+    "candidates": {"accuracy": 1, "accuracy_pessimistic": 0, "mrr_pessimistic": 1 / 5, "accuracy_pessimistic/groups": 0, "tie_rate": 1},
+    "needle": {"accuracy": 1 / 20, "accuracy_pessimistic": 0, "tie_rate": 19 / 20},  # as in ranking
+    "noise": {"ndcg@10/noisy": sum(1 / math.log2(r + 1) for r in range(1, 11)) / 20, "ndcg@10_pessimistic/noisy": 0, "kept": 1},
 }
 PERFECT = {
     "image_text_retrieval": {
@@ -61,6 +66,9 @@ PERFECT = {
     "pair_classification": {"max_ap": 1, "max_f1": 1, "cosine_accuracy": 1, "tie_rate": 0},
     "bitext": {"f1": 1, "precision": 1, "recall": 1, "accuracy_pessimistic": 1, "tie_rate": 0},
     "clustering": {"v_measure": 1, "ami": 1},
+    "candidates": {"accuracy_pessimistic": 1, "mrr_pessimistic": 1, "accuracy_pessimistic/face_2": 1, "tie_rate": 0},
+    "needle": {"accuracy_pessimistic": 1, "accuracy/10": 1, "accuracy/depth_9": 1, "tie_rate": 0},
+    "noise": {"ndcg@10/noisy": 1, "ndcg@10_pessimistic/characters_0": 1, "ndcg@10/clean": 1, "edited/characters_0": 0, "tie_rate": 0},
     "held_out_loss": {"loss": math.log(1 + 19 * math.exp(-20 * 0.8))},  # cosine 0.8 with the own text, 0 with the others
 }
 CHANCE = {
@@ -71,6 +79,9 @@ CHANCE = {
     "pair_classification": {"cosine_ap": 29 / 59 + 30 / 59 * sum(1 / r for r in range(1, 61)) / 60},
     "bitext": {"accuracy": 1 / 20, "recall": 1 / 20},
     "clustering": {"ami": 0},
+    "candidates": {"accuracy_pessimistic": 1 / 5, "accuracy": 1 / 5, "mrr": sum(1 / r for r in range(1, 6)) / 5},
+    "needle": {"accuracy": 1 / 20, "accuracy/11": 1 / 20},
+    "noise": {"ndcg@10/noisy": sum(1 / math.log2(r + 1) for r in range(1, 11)) / 20},
     "ranking": {"mrr@10": sum(1 / r for r in range(1, 11)) / 20, "recall@5": 5 / 20, "map": sum(1 / r for r in range(1, 21)) / 20},
 }
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from input_pipeline.tasks import Bitext, Labelled, PairScores, RankingTask
+from input_pipeline.tasks import Bitext, CandidatesTask, Labelled, NeedleTask, PairScores, RankingTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,18 @@ class Toy:
 
     def bitext(self):
         return Bitext(self.retrieval().images, self.names, np.array([c for c, _ in self.rows]))
+
+    def candidates(self):
+        """Each image has its own name among the next four, in an order of its own."""
+        lists = [[(c + (k + i) % 5) % len(self.names) for k in range(5)] for i, (c, _) in enumerate(self.rows)]
+        right = np.array([c for c, _ in self.rows])
+        return CandidatesTask(self.retrieval().images, self.names, lists, right, [f"face_{f}" for _, f in self.rows])
+
+    def needles(self):
+        """Half of the images at each of two lengths, among all names."""
+        halves, images = np.array_split(np.arange(len(self)), 2), self.retrieval().images
+        right, depth = np.array([c for c, _ in self.rows]), np.linspace(0, 1, len(self))
+        return [NeedleTask(10 + n, [images[i] for i in own], self.names, right[own], depth[own]) for n, own in enumerate(halves)]
 
     def classification(self):
         labels = np.array([self.script(c) for c, _ in self.rows])

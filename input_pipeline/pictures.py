@@ -1,15 +1,12 @@
 """Images of a set as they lie on disk, decoded when asked for: thousands of them stay a few megabytes."""
 
-import io
 import pathlib
-import struct
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-from PIL import Image
+from input_pipeline.bad_records import BadRecord
+from input_pipeline.decode import pixels
 
 NAMED = 5  # broken files that an error names
-BROKEN = (OSError, SyntaxError, ValueError, struct.error)  # what Pillow raises for a damaged file, by format
 
 
 class Pictures(Sequence):
@@ -38,8 +35,8 @@ class Pictures(Sequence):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         try:
-            return decode(self._contents[i])
-        except BROKEN as error:
+            return pixels(self._contents[i])
+        except BadRecord as error:
             broken = self.broken()
             some = ", ".join(broken[:NAMED]) + (", ..." if len(broken) > NAMED else "")
             raise ValueError(f"{len(broken)} of {len(self)} images cannot be read: {some}; copy the set again.") from error
@@ -67,19 +64,9 @@ def from_folder(folder: str | pathlib.Path, names: Sequence[str]) -> Pictures:
     return Pictures(names, [path.read_bytes() for path in paths])
 
 
-def decode(content: bytes) -> np.ndarray:
-    """uint8 [H W 1] of a grey image, else [H W 3]; what is transparent shows white, as on a page."""
-    with Image.open(io.BytesIO(content)) as picture:
-        if picture.mode in ("1", "L") and "transparency" not in picture.info:
-            return np.asarray(picture.convert("L"))[..., None]
-        if "A" in picture.mode or "transparency" in picture.info:  # the colour below is anything, black as a rule
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-        return np.asarray(picture.convert("RGB"))
-
-
 def _reads(content: bytes) -> bool:
     try:
-        decode(content)
-    except BROKEN:
+        pixels(content)
+    except BadRecord:
         return False
     return True

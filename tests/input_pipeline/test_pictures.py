@@ -20,23 +20,13 @@ GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
-def test_grey_and_colour_keep_their_pixels():
-    assert pictures.decode(encoded(GREY)).tolist() == GREY[..., None].tolist()
-    np.testing.assert_array_equal(pictures.decode(encoded(COLOUR)), COLOUR)
-    black = pictures.decode(encoded(np.array([[True, False]])))  # one bit a pixel
-    assert black.tolist() == [[[255], [0]]]
-
-
-def test_what_is_transparent_shows_white():
-    pixels = np.zeros((1, 3, 4), np.uint8)
-    pixels[0, :, 3] = (0, 255, 51)  # black below; the last is a fifth opaque
-    assert pictures.decode(encoded(pixels)).tolist() == [[[255] * 3, [0] * 3, [204] * 3]]
-    palette = Image.new("P", (2, 1))
-    palette.putpalette([0, 0, 0, 10, 20, 30])
-    palette.putdata([0, 1])
-    buffer = io.BytesIO()
-    palette.save(buffer, "PNG", transparency=0)
-    assert pictures.decode(buffer.getvalue()).tolist() == [[[255] * 3, [10, 20, 30]]]
+def test_images_keep_their_colours_and_what_is_transparent_shows_white():
+    clear = np.zeros((1, 2, 4), np.uint8)
+    clear[0, 1, 3] = 255  # black below
+    some = Pictures(["grey", "colour", "clear"], [encoded(GREY), encoded(COLOUR), encoded(clear)])
+    np.testing.assert_array_equal(some[0], GREY[..., None])
+    np.testing.assert_array_equal(some[1], COLOUR)
+    assert some[2].tolist() == [[[255] * 3, [0] * 3]]
 
 
 def test_slices_are_lists_and_parts_keep_their_names():

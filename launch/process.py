@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 
 from absl import flags
 
@@ -143,6 +144,16 @@ def disk_trouble(error: BaseException) -> str | None:
 
 def _disk_line(number: int, where: str) -> str:
     return f"{os.strerror(number)} {where}: {(_FULL | _REFUSED)[number]}, or choose another folder; then run the same command again."
+
+
+def began() -> float:
+    """When this process started, in seconds since the epoch; now where the system does not tell."""
+    try:
+        ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = float(pathlib.Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        age = 0.0
+    return time.time() - age
 
 
 def run(main) -> None:

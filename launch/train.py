@@ -60,7 +60,7 @@ def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> 
             process.log.info("%s; a float32 matmul reaches %.0f GFLOP/s; %d steps", facts["devices"], facts["matmul_gflops"], run.steps)
         code, step = process.DONE, None
         try:
-            outcome = loop.train(run, config, workdir)
+            outcome = loop.train(run, config, workdir, began=process.began())
             code, step = process.STOPPED if outcome.stopped else process.DONE, outcome.step
         except loop.BadLoss as error:
             process.log.error("%s", error)

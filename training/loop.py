@@ -6,6 +6,7 @@ import logging
 import math
 import pathlib
 import signal
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from core.workdir import write_json
 from training import health
 from training.clock import Clock, Profile
 from training.data import HOST_ONLY
+from training.goodput import Goodput
 from training.programs import WAIT_SECONDS, Programs
 from training.run import Run
 from training.state import TrainState
@@ -75,11 +77,17 @@ class Pending(NamedTuple):
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
+def train(run: Run, config, workdir: pathlib.Path, began: float | None = None) -> Outcome:
     """Runs or resumes training in `workdir` until the last step or a signal.
 
     The loss of a step is read after the next one is dispatched, so that the device never waits for the host; all processes
     read the same replicated numbers, so they agree on when to stop.
+
+    Args:
+        run: what to train.
+        config: that made it.
+        workdir: of the run.
+        began: when this process started, in seconds since the epoch, for the account of wall time; now by default.
 
     Raises:
         BadLoss: a loss or parameter that is not finite; nothing was saved after the last good checkpoint.
@@ -90,7 +98,9 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
         checkpoints = Checkpoints(
             workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every_steps=config.checkpoint.keep_every_steps
         )
+        began = time.time() if began is None else began
         current, position = resume(run, workdir)
+        goodput = Goodput(workdir, int(current.step), began=began, active=jax.process_index() == 0)
         book = Logbook(
             workdir,
             total_steps=run.steps,
@@ -101,9 +111,11 @@ def train(run: Run, config, workdir: pathlib.Path) -> Outcome:
         batches = run.data.iterate(position, partial(_note_bad, workdir), run.mesh)
         agreed = alone
         try:
-            outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals, watchdog)
-            checkpoints.wait()
+            outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals, watchdog, goodput)
+            with goodput.spent("checkpoint"):
+                checkpoints.wait()
             agreed = True
+            goodput.end(outcome.step, ended=True)
             return outcome
         except BadLoss:
             agreed = True  # every process reads the same loss
@@ -151,10 +163,11 @@ def fresh(run: Run) -> TrainState:
 
 
 def _loop(
-    run: Run, config, workdir, current, batches, checkpoints: Checkpoints, book: Logbook, signals: Signals, watchdog: Watchdog
-) -> Outcome:
+    run: Run, config, workdir, current, batches, checkpoints: Checkpoints, book: Logbook, signals: Signals, watchdog: Watchdog,
+    goodput: Goodput,
+) -> Outcome:  # fmt: skip
     every, save_every, global_batch = config.log.every_steps, config.checkpoint.every_steps, config.data.global_batch
-    update = Programs(run)
+    update = Programs(run, compiling=partial(goodput.spent, "compile"))
     all_finite = jax.jit(lambda tree: jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])))
     done, pending, stop = int(current.step), None, False
     clock = Clock(run, global_batch, done)
@@ -168,7 +181,7 @@ def _loop(
         if pending.step % every == 0 or pending.step == run.steps or not math.isfinite(loss):
             unmeasured = () if pending.measured else health.MEASURED  # a bad loss between two logged steps
             values = {name: float(value) for name, value in pending.metrics.items() if name not in ("stop", *unmeasured)}
-            book.write(pending.step, values | clock.lap(pending.step) | batches.metrics())
+            book.write(pending.step, values | clock.lap(pending.step) | {"perf/goodput": goodput.share()} | batches.metrics())
         book.progress(pending.step)
         if not math.isfinite(loss):
             raise _bad(f"the loss of step {pending.step} is {loss}", workdir, pending)
@@ -176,7 +189,7 @@ def _loop(
 
     while done < run.steps and not stop:
         profile.before(done + 1)
-        with clock.waiting():
+        with clock.waiting(), goodput.spent("input_wait"):
             batch = next(batches)
         records = {name: batch[name] for name in ("source", "record")}
         rows = len(batch["record"])
@@ -192,7 +205,8 @@ def _loop(
             stop = settle(pending) or stop
             if not bool(all_finite(current.params)):
                 raise _bad(f"a parameter is not finite after step {done}", workdir, pending)
-            with clock.saving():
+            goodput.save(done)
+            with clock.saving(), goodput.spent("checkpoint"):
                 checkpoints.save(
                     done, current.items(), position=batches.position, meta={"examples": done * global_batch, "seed": config.seed}
                 )

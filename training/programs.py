@@ -1,7 +1,8 @@
 """The compiled step: a program for each shape of batch, first called when every process has it."""
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.stages import Compiled
@@ -26,13 +27,15 @@ def compile_step(run: Run, state: TrainState, batch: Mapping, measure) -> Compil
 class Programs:
     """`(state, batch, measure) -> (state, metrics)`; compiles where a batch has a new shape (texts padded to another length)."""
 
-    def __init__(self, run: Run):
-        self._run, self._compiled = run, {}
+    def __init__(self, run: Run, compiling: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext):
+        """Compiles nothing yet; what it does later happens inside of `compiling()`."""
+        self._run, self._compiled, self._compiling = run, {}, compiling
 
     def __call__(self, state: TrainState, batch: Mapping[str, jax.Array], measure):
         shapes = tuple((name, array.shape) for name, array in batch.items())
         if shapes not in self._compiled:
-            self._compiled[shapes] = compile_step(self._run, state, batch, measure)
-            log.info("compiled the step for %s", ", ".join(f"{name}{list(shape)}" for name, shape in shapes))
-            meet(f"step compiled {len(self._compiled)}", WAIT_SECONDS)
+            with self._compiling():
+                self._compiled[shapes] = compile_step(self._run, state, batch, measure)
+                log.info("compiled the step for %s", ", ".join(f"{name}{list(shape)}" for name, shape in shapes))
+                meet(f"step compiled {len(self._compiled)}", WAIT_SECONDS)
         return self._compiled[shapes](state, batch, measure)

@@ -11,6 +11,7 @@ import pytest
 from core.checkpoint import committed_steps, read_facts, restore
 from core.config import ConfigError
 from core.logbook import read_lines
+from core.workdir import read_json
 from tests import tiny
 from training import loop, optimizer
 from training import run as runs
@@ -44,6 +45,18 @@ def test_a_run_leaves_what_the_design_names(uninterrupted):
     assert wanted <= set(lines[-1])
     assert "perf/mfu" not in lines[-1]  # the peak of a CPU is not published
     assert 0 <= lines[-1]["perf/input_wait_share"] <= 1
+
+
+def test_wall_time_is_accounted_for(uninterrupted):
+    workdir, _ = uninterrupted
+    found = read_json(workdir / "goodput.json")
+    (start,) = found["starts"]
+    assert (start["first_step"], start["last_step"], start["ended"]) == (0, 6, True)
+    assert sum(start["seconds"].values()) == pytest.approx(start["until"] - start["began"])
+    assert all(found["seconds"][kind] > 0 for kind in ("step", "setup", "compile", "input_wait", "checkpoint"))
+    assert found["seconds"]["lost"] == found["seconds"]["down"] == 0
+    shares = [line["perf/goodput"] for line in read_lines(workdir / "metrics.jsonl")]
+    assert 0 < shares[-1] < 1
 
 
 def test_the_learning_rate_in_the_log_is_the_schedules(uninterrupted):

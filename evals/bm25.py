@@ -1,5 +1,6 @@
 """BM25 as a control: what word overlap alone reaches on the same task, without training."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,7 @@ def bm25(queries: Sequence[str], corpus: Sequence[str], *, k1: float = 1.5, b: f
     """
     import bm25s  # not at the top: where it finds JAX, importing it runs something on a device
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import asks for everything, which any log would then show
     index = bm25s.BM25(k1=k1, b=b)
     index.index([words(text) or [""] for text in corpus], show_progress=False)
     known = index.vocab_dict

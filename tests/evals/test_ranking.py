@@ -161,6 +161,12 @@ def test_the_control_stands_beside_the_model_in_every_metric():
     assert "bm25/mrr@10" not in ranking(ENCODE, DATA).metrics
 
 
+def test_bm25_adds_no_lines_to_a_log(caplog):
+    with caplog.at_level("DEBUG"):  # of the root alone, as a command sets it
+        bm25.bm25(["pear"], ["apple", "pear tree"])(np.arange(1))
+    assert [record for record in caplog.records if record.name == "bm25s"] == []
+
+
 def test_bm25_by_the_formula():
     """Lucene's form: idf = ln(1 + (N - n + 0.5) / (n + 0.5)), tf / (tf + k1 (1 - b + b length / mean length))."""
     corpus = ["apple pear apple", "pear plum", "cherry"]

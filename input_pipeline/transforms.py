@@ -12,6 +12,7 @@ from core.config import ConfigError, bind, check_section, choose
 from input_pipeline import colour, decode
 from input_pipeline import crop as crops
 from input_pipeline import image as image_ops
+from input_pipeline import patches as naflex
 from input_pipeline.bad_records import BadRecord
 from input_pipeline.tokenize import Tokenizer
 from input_pipeline.tokenize.clean import as_text
@@ -103,6 +104,37 @@ def random_crop(
     return dict(zip(("", "_share"), colour.mix(images, rngs, mixup, cutmix), strict=True)) if mixup or cutmix else {"": images}
 
 
+def patches(
+    values: Sequence[np.ndarray | bytes], rngs: Rngs, tokenizer: Tokenizer | None, *,
+    patch: int = 16, budget: int = 256, channels: int = 3, kernel: str = "bilinear", flip: float = 0.0,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Images of any sizes, in arrays or files, as patches with their places, see `patches.padded`, and a mask that is False on padding.
+
+    Args:
+        values: uint8 arrays, or bytes of files.
+        rngs: one for each while training.
+        tokenizer: not used.
+        patch: side of a patch in pixels.
+        budget: patches of an image at most; it is scaled so that its shape nearly stays and they are nearly used up.
+        channels: 3 for RGB, 1 for grey.
+        kernel: `bilinear` as SigLIP 2, or `bicubic`.
+        flip: how often left and right change places while training.
+
+    Raises:
+        BadRecord: a file that cannot be decoded.
+    """
+    _check_choices(kernel=(kernel, crops.FILTERS), channels=(channels, (1, 3)))
+
+    def make(value: np.ndarray | bytes, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+        image = decode.pixels(value, channels)
+        rows, columns = naflex.grid(*image.shape[:2], patch, budget)
+        image = image_ops.resize(image, rows * patch, columns * patch, kernel=kernel)
+        return naflex.padded(image[:, ::-1] if rng is not None and flip and rng.random() < flip else image, patch, budget)
+
+    made = _each(make, values, list(rngs) if rngs is not None else [None] * len(values))
+    return dict(zip(("", "_mask"), map(np.stack, zip(*made, strict=True)), strict=True))
+
+
 def stack(values: Sequence[np.ndarray], rngs: Rngs, tokenizer: Tokenizer | None) -> dict[str, np.ndarray]:
     """Arrays of one shape, as they are."""
     return {"": np.stack(values)}
@@ -172,7 +204,7 @@ def _check_lengths(length: int, buckets: Sequence[int], before: int, prompt: str
         raise ValueError(f"the prompt takes {before} of options.length = {length} tokens; set length to {2 * before} or more.")
 
 
-TRANSFORMS = {"augment": augment, "random_crop": random_crop, "resize": resize, "stack": stack, "tokenize": tokenize}
+TRANSFORMS = {"augment": augment, "patches": patches, "random_crop": random_crop, "resize": resize, "stack": stack, "tokenize": tokenize}
 
 
 def bind_transforms(section: Mapping, key: str = "config.data.transforms") -> dict:

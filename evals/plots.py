@@ -1,6 +1,7 @@
 """Curves as SVG text in the page's own colours, so that they follow its light and dark theme."""
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # Placeholder colours that no plot uses otherwise, and the page's variable that replaces each.
-THEME = {"#0a0b0c": "var(--soft)", "#0d0e0f": "var(--line)", "#100001": "var(--s1)", "#200002": "var(--s2)", "#300003": "var(--s3)"}
+THEME = {"#0a0b0c": "var(--soft)", "#0d0e0f": "var(--line)"} | {f"#{n}0000{n}": f"var(--s{n})" for n in range(1, 9)}
 INK, LINE, *SERIES = THEME
 STYLE = {
     "svg.fonttype": "none", "font.size": 9, "text.color": INK, "axes.edgecolor": LINE, "axes.labelcolor": INK, "xtick.color": INK,
@@ -23,17 +24,17 @@ SMOOTHED_FROM = 40  # points; shorter curves are drawn as they are
 
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, share: bool = False, goal: float | None = None) -> Markup:
-    """Up to three lines over steps.
+    """Lines over steps.
 
     Args:
-        lines: (steps, values) by name, in the order of the page's series colours.
+        lines: (steps, values) by name, in the order of the page's eight series colours; one without values leaves its colour out.
         share: values are fractions, shown as percentages.
         goal: a dashed level.
     """
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": " ".join(lines)}):
         figure = Figure(figsize=(3.6, 1.9), layout="constrained")
         axes = figure.add_subplot()
-        for color, (steps, values) in zip(SERIES, lines.values(), strict=False):
+        for color, (steps, values) in zip(itertools.cycle(SERIES), lines.values(), strict=False):
             _line(axes, np.asarray(steps), np.asarray(values, float), color)
         if goal is not None:
             axes.axhline(goal, color=INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -42,6 +43,20 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, shar
         axes.xaxis.set_major_formatter(FuncFormatter(short))
         axes.yaxis.set_major_formatter(FuncFormatter((lambda y, _: f"{100 * y:.4g}%") if share else short))
         axes.margins(x=0.02)
+        return _svg(figure)
+
+
+def paths(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Markup:
+    """How two quantities moved together: a line of (x values, y values) by name, its end marked, with the names of the axes."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": " ".join(lines), "axes.grid.axis": "both"}):
+        figure = Figure(figsize=(3.6, 2.6), layout="constrained")
+        axes = figure.add_subplot(xlabel=x, ylabel=y)
+        for color, (across, up) in zip(itertools.cycle(SERIES), lines.values(), strict=False):
+            axes.plot(across, up, color=color, alpha=0.45, linewidth=1.1, marker="o", markersize=2)
+            axes.plot(across[-1:], up[-1:], color=color, linewidth=0, marker="o", markersize=6)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(0.1)
         return _svg(figure)
 
 

@@ -5,6 +5,7 @@ Leaves reading to `run_files.py`, the parts of the page to `sections.py`, curves
 """
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -32,25 +33,36 @@ def write(workdir) -> pathlib.Path:
 
 
 def summary(workdir) -> str:
-    """A short table of recalls, accuracies and primary metrics, at the last checkpoint and at the best one, goals, and the path.
+    """A short table of recalls, accuracies and primary metrics, at the last checkpoint and at the best one, controls, goals, and the path.
 
     Raises:
         FileNotFoundError: nothing of a run is there.
     """
     run = run_files.read_run(workdir)
-    rows = [("evaluator", "metric", "last", "best@step")]
+    rows = [("evaluator", "metric", "last", "best@step", "beside")]
     for label, found in run.results.items():
         last, top = found[-1], run_files.best(found)
         primary = last["primary"]["name"]
         for name in [n for n in run_files.main_metrics(last) if n == primary or run_files.is_share(n)]:
             at_best = f"{run_files.readable(name, top['metrics'].get(name))} @ {top['step']}"
-            rows.append((label if name == primary else "", name, run_files.readable(name, last["metrics"][name]), at_best))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+            beside = [f"{control} {run_files.readable(name, last['metrics'][f'{control}/{name}'])}" for control in run_files.controls(last)
+                      if f"{control}/{name}" in last["metrics"]]  # fmt: skip
+            rows.append(
+                (label if name == primary else "", name, run_files.readable(name, last["metrics"][name]), at_best, ", ".join(beside))
+            )
+    rows = rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
+    lines = aligned(rows, "<<>><")
     goals = [f"{label}: {goal}" for label in run.results if (goal := sections.goal(run, label))]
     body = lines if run.results else ["no evaluation yet"]
     return "\n".join([*body, *goals, f"report: {run.workdir / 'report.html'}"])
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Rows as lines of a table with a rule below the first; `sides` aligns each column, `<` or `>`, and the last one the rest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = sides.ljust(len(widths), sides[-1])
+    lines = ["  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=False)) for row in rows]
+    return [line.rstrip() for line in [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]]
 
 
 def results(run: Run) -> dict[str, Any]:

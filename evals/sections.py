@@ -105,11 +105,11 @@ def evaluation_panels(run: Run, label: str) -> list[dict[str, Any]]:
             families.setdefault(name.split("@")[0], []).append(name)
     panels = []
     for family, names in families.items():
-        lines = {name.removeprefix(family) if len(names) > 1 else name: _history(found, name) for name in names[:3]}
+        lines = {name.removeprefix(family) if len(names) > 1 else name: history(found, name) for name in names[:3]}
         if len(names) == 1:
-            lines |= {control: _history(found, f"{control}/{names[0]}") for control in run_files.controls(found[-1])}
+            lines |= {control: history(found, f"{control}/{names[0]}") for control in run_files.controls(found[-1])}
         level = run.goal(label) if primary in names else None
-        panels.append(_panel(f"{label}: {family}", lines, share=run_files.is_share(names[0]), level=level))
+        panels.append(panel(f"{label}: {family}", lines, share=run_files.is_share(names[0]), level=level))
     return panels
 
 
@@ -120,7 +120,7 @@ def training_panels(run: Run) -> list[dict[str, Any]]:
         lines = {legend: run.series(metric) for metric, legend in wanted.items()}
         lines = {legend: line for legend, line in lines.items() if line[0]}
         if lines:
-            panels.append(_panel(title, lines, share=share))
+            panels.append(panel(title, lines, share=share))
     return panels
 
 
@@ -153,9 +153,13 @@ def facts(run: Run) -> list[tuple[str, str]]:
     return found + [(title, str(environment[key])) for key, title in known if environment.get(key) not in (None, "")]
 
 
-def _panel(title: str, lines: dict, *, share: bool, level: float | None = None) -> dict[str, Any]:
+def panel(title: str, lines: dict, *, share: bool, level: float | None = None) -> dict[str, Any]:
+    """Curves with a title and a legend; the fields that the templates' `panels` reads."""
     written = (lambda value: f"{100 * value:.1f}%") if share else plots.short
-    legend = [{"name": name, "last": written(values[-1])} for name, (_, values) in lines.items()]
+    legend = [
+        {"name": name, "last": written(values[-1]), "number": i % len(plots.SERIES) + 1}
+        for i, (name, (_, values)) in enumerate(lines.items()) if len(values)
+    ]  # fmt: skip
     return {"title": title, "legend": legend, "svg": plots.curves(lines, share=share, goal=level), "goal": level is not None}
 
 
@@ -165,6 +169,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _history(found: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+def history(found: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a metric where it is defined."""
     rows = [(result["step"], result["metrics"][name]) for result in found if result["metrics"].get(name) is not None]
     return [step for step, _ in rows], [value for _, value in rows]

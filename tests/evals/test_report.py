@@ -118,6 +118,16 @@ def test_summary_is_aligned(full):
     assert lines[-1] == f"report: {full / 'report.html'}"
 
 
+def test_summary_shows_controls_beside_the_model(tmp_path):
+    values = {"mrr@10": 0.4632, "recall@5": 0.6, "bm25/mrr@10": 0.3685, "bm25/recall@5": 0.5, "words/mrr@10": 0.1}
+    put_result(tmp_path, "held_out", 7, values, "mrr@10", evaluator="ranking")
+    put_result(tmp_path, "kept", 7, {"loss": 2.5}, "loss", evaluator="held_out_loss")
+    lines = report.summary(tmp_path).splitlines()
+    assert lines[0].endswith("best@step  beside")
+    assert lines[2].split("  ")[-1] == "bm25 0.368, words 0.100" and lines[3].endswith("60.0% @ 7  bm25 50.0%")
+    assert lines[4].split() == ["kept", "loss", "2.500", "2.500", "@", "7"]
+
+
 @pytest.mark.parametrize("name, values, best", [("img2txt/recall@1", {2: 0.3, 4: 0.5, 10: 0.4}, 4), ("loss", {2: 3.0, 4: 2.0, 10: 2.5}, 4),
                                                  ("img2txt/recall@1", {2: 0.5, 4: 0.5, 10: 0.1}, 2)])  # fmt: skip
 def test_best_follows_the_direction_and_steps_are_numbers(tmp_path, name, values, best):

@@ -4,10 +4,9 @@ Its own process on its own mesh; may run beside training, after it, twice at onc
 never computed again.
 """
 
-import fcntl
 import logging
+import os
 import pathlib
-import shutil
 import time
 from collections.abc import Sequence
 
@@ -18,9 +17,8 @@ import retrieval
 from core.checkpoint import committed_steps
 from core.config import check_section, choose
 from core.logbook import tag
-from core.workdir import read_json, write_json
-from evals import results
-from evals.evaluation import direction
+from core.workdir import read_json
+from evals import best, results
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +32,7 @@ def check(config) -> None:
     for label, entry in config.evals.items():
         check_section(entry, ("name", "every_steps", "data", "options", "goal", "cut"), f"config.evals.{label}", optional=("goal", "cut"))
         results.check(entry, f"config.evals.{label}")
-    if config.checkpoint.best is not None:
-        choose(config.evals, config.checkpoint.best, "config.checkpoint.best")
+    best.check(config)
 
 
 def run(
@@ -60,6 +57,7 @@ def run(
         TimeoutError: nothing new came in time.
     """
     written, waited = [], time.monotonic()
+    _track_earlier(workdir)
     while True:
         finished = (workdir / "done.json").exists()  # looked at before the steps: what it closes is then already committed
         steps = committed_steps(workdir / "checkpoints") if (workdir / "config.json").exists() else []
@@ -81,6 +79,14 @@ def run(
             if time.monotonic() - waited > timeout_seconds:
                 raise TimeoutError(f"no new checkpoint in {workdir} for {timeout_seconds:.0f} s; is training still running?")
             time.sleep(poll_seconds)
+
+
+def _track_earlier(workdir) -> None:
+    """Looks at results that are there: a job may have been killed between writing one and comparing it with the best."""
+    if (workdir / "config.json").exists():
+        config = ConfigDict(read_json(workdir / "config.json"))
+        for step in committed_steps(workdir / "checkpoints"):
+            best.track(workdir, config, step)
 
 
 def _pending(workdir, steps: Sequence[int], only: Sequence[str], final: int | None) -> list[tuple[int, list[str]]]:
@@ -115,33 +121,12 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
         entry, path = encoder.config.evals[label], result_file(workdir, step, label)
         evaluation, found, seconds = results.measure(encode, entry, f"config.evals.{label}")
         results.write(path, label, step, entry, evaluation, found, seconds)
-        with SummaryWriter(str(workdir / "tensorboard" / "eval")) as events:
+        # Files are named by the second: two of one second would be one, and hold what came last.
+        own = f".{step}.{label}.{os.getpid()}"
+        with SummaryWriter(str(workdir / "tensorboard" / "eval"), filename_suffix=own) as events:
             for name, value in evaluation.metrics.items():
                 events.add_scalar(tag(f"eval/{label}/{name}"), value, step)
         written.append(path)
         log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], seconds)
-    _track_best(workdir, encoder.config, step)
+    best.track(workdir, encoder.config, step)
     return written
-
-
-def _track_best(workdir: pathlib.Path, config, step: int) -> None:
-    """Copies the best checkpoint so far to `evals/best`, so that retention may delete it from the run."""
-    label = config.checkpoint.best
-    if label is None or not result_file(workdir, step, label).exists():
-        return
-    name, value = read_json(result_file(workdir, step, label))["primary"].values()
-    if value is None:  # undefined, as a correlation of a collapsed model is
-        return
-    with open(workdir / "evals" / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another eval job may be comparing at this moment
-        folder, sign = workdir / "evals" / "best", direction(name) or 1
-        if (folder / "best.json").exists() and sign * read_json(folder / "best.json")["value"] >= sign * value:
-            return
-        fresh = folder.with_name("best.tmp")
-        shutil.rmtree(fresh, ignore_errors=True)
-        for item in ("params", "ema"):
-            if (workdir / "checkpoints" / str(step) / item).is_dir():
-                shutil.copytree(workdir / "checkpoints" / str(step) / item, fresh / item)
-        write_json(fresh / "best.json", {"step": step, "evaluator": label, "metric": name, "value": value})
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)

@@ -57,7 +57,7 @@ def read_run(workdir) -> Run:
     workdir = pathlib.Path(workdir)
     config, environment = (_read_if_there(workdir / name) or {} for name in ("config.json", "environment.json"))
     lines = read_lines(workdir / "metrics.jsonl")
-    deciding = config.get("checkpoint", {}).get("best")  # the evaluator that picks the best checkpoint comes first
+    deciding = (config.get("checkpoint", {}).get("best") or "").partition("/")[0]  # the evaluator that picks the best checkpoint comes first
     results = _results(workdir / "evals", [deciding, *config.get("evals", {})])
     if not (config or lines or results):
         raise FileNotFoundError(f"{workdir} holds no config.json, metrics.jsonl or evals/; give the --workdir of a training run.")

@@ -11,11 +11,13 @@ import pytest
 import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError
+from core.logbook import tag
 from core.workdir import claim_config, read_json, write_json
-from evals import EVALUATORS, job
+from evals import EVALUATORS, best, job
 from evals.evaluation import Evaluation
 from input_pipeline.batching import make_source
 from tests import tiny
+from tests.core.test_logbook import events
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +63,77 @@ def test_the_result_equals_the_encoders_own(run):
     assert read_json(path)["metrics"]["accuracy@1"] == pytest.approx(np.mean(scores.argmax(1) == digits.labels), abs=1e-9)
 
 
+def test_parameters_alone_are_read_onto_a_mesh_of_its_own(run):
+    """Training's other items may be gone, and it ran on one device."""
+    for item in ("opt", "data"):
+        shutil.rmtree(run / "checkpoints" / "6" / item)
+    (path,) = job.run(run, step=6)
+    assert read_json(path)["settings"]["devices"] == {"kind": "cpu", "count": 8}
+
+
+def test_a_job_killed_between_two_steps_goes_on_with_the_next(run, monkeypatch):
+    asked, measure = [], job.results.measure
+
+    def killed_at_the_second(encode, entry, key):
+        asked.append(encode.made_by["step"])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return measure(encode, entry, key)
+
+    monkeypatch.setattr(job.results, "measure", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        job.run(run)
+    assert len(job.run(run)) == 2 and asked == [2, 4, 4, 6]
+
+
+def test_results_stand_in_tensorboard_too(run):
+    paths = job.run(run)
+    found = {(e.step, v.tag): v.simple_value for e in events(run / "tensorboard" / "eval") for v in e.summary.value}
+    for path in paths:
+        result = read_json(path)
+        for name, value in result["metrics"].items():
+            assert found[result["step"], tag(f"eval/test/{name}")] == pytest.approx(value, rel=1e-6)
+
+
 def test_the_best_checkpoint_is_kept_apart(run):
     results = [read_json(path) for path in job.run(run)]
     best = max(results, key=lambda r: (r["primary"]["value"], -r["step"]))
     kept = read_json(run / "evals" / "best" / "best.json")
     assert (kept["step"], kept["value"]) == (best["step"], best["primary"]["value"])
     assert (run / "evals" / "best" / "params").is_dir() and (run / "evals" / "best" / "ema").is_dir()
+
+
+def test_the_best_is_found_after_a_kill_and_by_any_metric(run, caplog):
+    results = [read_json(path) for path in job.run(run)]
+    folder = run / "evals" / "best"
+    folder.rename(run / "evals" / "best.old")  # killed in the middle of an exchange
+    job.run(run)
+    assert (folder / "params").is_dir() and not (run / "evals" / "best.old").exists()
+    shutil.rmtree(folder)  # killed before it was compared
+    config = read_json(run / "config.json")
+    config["checkpoint"]["best"] = "test/cross_entropy"
+    write_json(run / "config.json", config)
+    job.run(run)
+    least = min(results, key=lambda r: r["metrics"]["cross_entropy"])
+    kept = read_json(folder / "best.json")
+    assert kept == {
+        "step": least["step"], "evaluator": "test", "metric": "cross_entropy", "value": least["metrics"]["cross_entropy"]
+    }  # fmt: skip
+    config["checkpoint"]["best"] = "test/cross_entrop"
+    write_json(run / "config.json", config)
+    with pytest.raises(ConfigError, match="'cross_entrop', which is not among: .* Did you mean 'cross_entropy'"):
+        job.run(run)
+
+
+def test_a_best_checkpoint_that_is_gone_leaves_the_one_before(run, caplog):
+    job.run(run, step=2)
+    kept = read_json(run / "evals" / "best" / "best.json")
+    made = tiny.config()
+    made.update(read_json(run / "config.json"))
+    write_json(run / "evals" / "4" / "test.json", {"primary": {"name": "accuracy@1", "value": 2.0}, "metrics": {"accuracy@1": 2.0}})
+    shutil.rmtree(run / "checkpoints" / "4")
+    best.track(run, made, 4)
+    assert read_json(run / "evals" / "best" / "best.json") == kept and "but its checkpoint is gone" in caplog.text
 
 
 def test_what_is_undefined_is_null_and_never_best(run, monkeypatch):

@@ -174,7 +174,7 @@ def _planned(model, spec, known, batch: int, chips: int):
     from losses.infonce import infonce
     from training import plan as plans
 
-    entry = Entry("main", partial(infonce, method="ring"), {}, frozenset(), 1.0)
+    entry = Entry("main", partial(infonce, method="ring"), {}, frozenset())
     return plans.make(model, [entry], spec(batch), plans.mesh_of(chips), (), microbatches=max(1, batch // chips // ROWS), known=known)
 
 

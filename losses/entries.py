@@ -1,5 +1,10 @@
-"""The losses of a config, bound to their functions and to the names of a step's arrays."""
+"""The losses of a config, bound to their functions and to the names of a step's arrays.
 
+An option of a loss whose default is `{name, inputs, options}` is an inner loss: the outer one gets it as a function of the arrays that
+both take, with everything else bound.
+"""
+
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,13 +17,27 @@ from losses import LOSSES
 
 
 class Entry(NamedTuple):
-    """One labelled loss of the config, bound: `call(**arrays)` on the arrays that `inputs` names."""
+    """One loss of the config, bound: `call(**arrays)` on the arrays that `inputs` names."""
 
-    label: str
+    key: str  # where the config has it
     call: Callable
     inputs: Mapping[str, str]  # parameter to array
     optional: frozenset[str]  # parameters that may be missing
-    weight: float
+    weight: float = 1.0
+    inner: Mapping[str, "Entry"] = {}  # by option
+
+    @property
+    def label(self) -> str:
+        """Its name among the losses of a config."""
+        return self.key.rsplit(".", 1)[-1]
+
+    @property
+    def arrays(self) -> dict[str, str]:
+        """Parameter to array, those of inner losses included."""
+        found: dict[str, str] = {}
+        for entry in self.inner.values():
+            found |= entry.arrays
+        return found | self.inputs
 
 
 def entries(losses) -> list[Entry]:
@@ -31,21 +50,34 @@ def entries(losses) -> list[Entry]:
     for label in [name for name in losses if name != "matmul_dtype"]:
         entry, key = losses[label], f"config.losses.{label}"
         check_section(entry, ("name", "inputs", "weight", "options"), key)
-        target = choose(LOSSES, entry.name, f"{key}.name")
-        call = bind(target, entry.options, f"{key}.options")
-        if "matmul_dtype" in options_of(target) and "matmul_dtype" not in entry.options:
-            call.keywords["matmul_dtype"] = losses.matmul_dtype
-        arrays = [p for p in inspect.signature(target).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-        check_keys(entry.inputs, [p.name for p in arrays], f"{key}.inputs")
-        # None leaves an optional parameter out where the batch has an array of its name.
-        inputs = {p.name: entry.inputs.get(p.name, p.name) for p in arrays}
-        inputs = {parameter: name for parameter, name in inputs.items() if name is not None}
-        # A parameter that the config maps must be there; an unmapped one with a default may be missing.
-        optional = frozenset(p.name for p in arrays if p.default is None and p.name not in entry.inputs)
-        found.append(Entry(label, call, inputs, optional, entry.weight))
+        found.append(_entry(entry, key, losses.matmul_dtype)._replace(weight=entry.weight))
     if not found:
         raise ConfigError("config.losses holds no loss; add config.losses.main = dict(name='infonce', inputs=..., weight=1.0, options={}).")
     return found
+
+
+def _entry(entry, key: str, matmul_dtype: str, given: frozenset[str] = frozenset()) -> Entry:
+    """Binds one loss; `given` are parameters that an outer one will pass."""
+    target = choose(LOSSES, entry["name"], f"{key}.name")
+    offered = options_of(target)
+    arrays = [p for p in inspect.signature(target).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    names = frozenset(p.name for p in arrays)
+    inner = {}
+    for option in [name for name, default in offered.items() if isinstance(default, Mapping) and "inputs" in default]:
+        section, inner_key = (entry["options"] if option in entry["options"] else offered)[option], f"{key}.options.{option}"
+        check_section(section, ("name", "inputs", "options"), inner_key)
+        inner[option] = _entry(section, inner_key, matmul_dtype, given | names)
+    call = bind(target, {name: value for name, value in entry["options"].items() if name not in inner}, f"{key}.options")
+    if "matmul_dtype" in offered and "matmul_dtype" not in entry["options"]:
+        call.keywords["matmul_dtype"] = matmul_dtype
+    own = [p for p in arrays if p.name not in given]
+    check_keys(entry["inputs"], [p.name for p in own], f"{key}.inputs")
+    # None leaves an optional parameter out where the batch has an array of its name.
+    inputs = {p.name: entry["inputs"].get(p.name, p.name) for p in own}
+    inputs = {parameter: name for parameter, name in inputs.items() if name is not None}
+    # A parameter that the config maps must be there; an unmapped one with a default may be missing.
+    optional = frozenset(p.name for p in own if p.default is None and p.name not in entry["inputs"])
+    return Entry(key, call, inputs, optional, inner=inner)
 
 
 def apply_entry(entry: Entry, arrays: Mapping[str, Array]) -> tuple[Array, Array, dict]:
@@ -54,17 +86,19 @@ def apply_entry(entry: Entry, arrays: Mapping[str, Array]) -> tuple[Array, Array
     Raises:
         ConfigError: an array that the loss needs is missing; lists what there is.
     """
+    result = _bound(entry, arrays)()
+    value, weight, metrics = result if isinstance(result, tuple) else (result, jnp.ones_like(result), {})
+    return value, weight, metrics
+
+
+def _bound(entry: Entry, arrays: Mapping[str, Array]) -> functools.partial:
     given = {}
     for parameter, name in entry.inputs.items():
         if name in arrays:
             given[parameter] = arrays[name]
         elif parameter not in entry.optional:
-            raise ConfigError(
-                f"config.losses.{entry.label}.inputs.{parameter} asks for {name!r}, but a step has only: {', '.join(sorted(arrays))}."
-            )
-    result = entry.call(**given)
-    value, weight, metrics = result if isinstance(result, tuple) else (result, jnp.ones_like(result), {})
-    return value, weight, metrics
+            raise ConfigError(f"{entry.key}.inputs.{parameter} asks for {name!r}, but a step has only: {', '.join(sorted(arrays))}.")
+    return functools.partial(entry.call, **given, **{option: _bound(inner, arrays) for option, inner in entry.inner.items()})
 
 
 def mean_loss(found: list[Entry], arrays: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:

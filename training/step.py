@@ -54,7 +54,7 @@ def make_step(
     The batch holds views, ids and `stop` (any process's wish to stop, so that all agree on the step). `measure` switches the
     costlier health metrics on. Metrics are replicated scalars.
     """
-    inputs = found[0].inputs
+    inputs = found[0].arrays
     pair, labels = (inputs.get("zq"), inputs.get("zp")), (inputs.get("id"), inputs.get("alias"))
 
     def step(state: TrainState, batch: dict[str, Array], measure: Array):

@@ -1,0 +1,54 @@
+"""Losses against sentence-transformers', on the same embeddings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sentence_transformers")
+
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss  # noqa: E402
+
+from losses.infonce import infonce  # noqa: E402
+from losses.matryoshka import matryoshka  # noqa: E402
+from tests.losses import drawn  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+
+class Embeddings(torch.nn.Module):
+    """A model whose inputs are its outputs."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def forward(self, features):
+        return dict(features)
+
+    def get_embedding_dimension(self):
+        return self.width
+
+
+@pytest.mark.parametrize("dims, weights", [((8,), (1.0,)), ((2, 3, 8), (1.0, 0.5, 2.0))], ids=str)
+def test_matryoshka_is_that_of_sentence_transformers(dims, weights):
+    batch = drawn.batch(queries=6, width=8, padded=0)
+    zq, zp = (torch.tensor(batch[name], requires_grad=True) for name in ("zq", "zp"))
+    model = Embeddings(8)
+    loss = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model, scale=20.0), list(dims), list(weights))
+    expected = loss([{"sentence_embedding": zq}, {"sentence_embedding": zp}], None)
+    expected.backward()
+
+    def ours(leaves):
+        inner = lambda **arrays: infonce(**arrays, logit_scale=jnp.float32(20), symmetric=False)
+        return matryoshka(**leaves, loss=inner, dims=dims, weights=weights)[0].mean()
+
+    found, gradients = jax.value_and_grad(ours)({name: jnp.asarray(batch[name]) for name in ("zq", "zp")})
+    np.testing.assert_allclose(found, expected.item(), rtol=1e-5)
+    for name, theirs in (("zq", zq), ("zp", zp)):
+        # Theirs normalises the full width too, so its gradient has no part along the vector; ours takes unit vectors as they are.
+        unit, gradient = batch[name], np.asarray(gradients[name])
+        across = gradient - (gradient * unit).sum(1, keepdims=True) * unit
+        theirs = theirs.grad.numpy()
+        np.testing.assert_allclose(across, theirs - (theirs * unit).sum(1, keepdims=True) * unit, rtol=1e-4, atol=1e-6)

@@ -80,26 +80,31 @@ def test_accuracies_through_the_templates_of_a_set_are_equal(shared_data):
     texts = np.repeat(classes, len(task.templates), axis=0) + 3 * rng.normal(size=(len(prompts), WIDTH))
     texts = (texts * rng.lognormal(size=(len(prompts), 1))).astype(np.float32)
     images = (classes[labels] + 2 * rng.normal(size=(len(labels), WIDTH))).astype(np.float32)
-    batches = type("Batches", (list,), {"dataset": type("Set", (), {"classes": task.class_names})})(
-        [(numbered(len(labels)), torch.tensor(labels))]
-    )
-    tokenize = lambda texts: torch.tensor([number[text] for text in texts])
+    tower, tokenize = Tower(images, texts), lambda texts: torch.tensor([number[text] for text in texts])
     templates = [template.replace("{}", "{c}") for template in task.templates]
-    theirs = classification.evaluate(Tower(images, texts), batches, tokenize, list(task.class_names), templates, "cpu", amp=False)
-    part = ClassificationTask(range(len(labels)), labels, task.class_names, task.templates)
-    ours = zeroshot(encoders(images, texts, number), Made(part)).metrics
-    for name, other in (("accuracy@1", "acc1"), ("accuracy@5", "acc5"), ("mean_per_class_recall", "mean_per_class_recall")):
-        assert ours[name] == pytest.approx(theirs[other], abs=1e-6), name
-    assert 0.2 < ours["accuracy@1"] < 0.95
+    classifier = classification.zero_shot_classifier(tower, tokenize, list(task.class_names), templates, "cpu", amp=False)
+    batches = [(numbered(len(labels)), torch.tensor(labels))]
+    logits, target = classification.run_classification(tower, classifier, batches, "cpu", amp=False)
+    ours = zeroshot(encoders(images, texts, number), Made(ClassificationTask(range(len(labels)), labels, task.class_names, task.templates)))
+    # Its own `accuracy` fails with NumPy 2.4; what it counts is this.
+    right = logits.topk(5).indices == target[:, None]
+    assert ours.metrics["accuracy@1"] == pytest.approx(right[:, 0].double().mean().item(), abs=1e-9)
+    assert ours.metrics["accuracy@5"] == pytest.approx(right.any(dim=1).double().mean().item(), abs=1e-9)
+    recall = classification.balanced_accuracy_score(target, logits.argmax(axis=1))
+    assert ours.metrics["mean_per_class_recall"] == pytest.approx(recall, abs=1e-9)
+    assert 0.2 < ours.metrics["accuracy@1"] < 0.95
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0])
 def test_captions_and_their_false_doubles_are_chosen_between_alike(shared_data, spread):
-    """Without spread all texts are one vector: by the published rule, which takes the first of equals, that is right for all items."""
+    """Without spread all texts are one vector: by the published rule, which takes the first of equals, that is right for all items.
+
+    The vector is an axis: a product of 24 terms ties in CLIP_benchmark's float32 for 4 items of 5 only, by the place in the matrix.
+    """
     task = local_matching.SugarCrepe(path=str(shared_data / "sugarcrepe_coco5k")).candidates()
     rng = np.random.default_rng(0)
     images = rng.normal(size=(len(task.queries), WIDTH)).astype(np.float32)
-    texts = (1 + spread * rng.normal(size=(len(task.candidates), WIDTH))).astype(np.float32)
+    texts = (np.eye(1, WIDTH) + spread * rng.normal(size=(len(task.candidates), WIDTH))).astype(np.float32)
     pairs = [[2 * i, 2 * i + 1] for i in range(len(images))]
     batches = [(numbered(len(images)), pairs)]
     theirs = selection.evaluate(Tower(images, texts), batches, torch.tensor, "cpu", amp=False)

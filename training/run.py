@@ -11,7 +11,7 @@ import numpy as np
 import interop
 from core import mesh as meshes
 from core import paths
-from core.config import ConfigError, check_section
+from core.config import ConfigError, check_section, plain
 from losses.entries import entries
 from models import adapters, dual
 from training import cached_gradients, optimizer
@@ -102,6 +102,7 @@ def _check(config, mesh) -> None:
     meshes.check_batch(config.data.global_batch, mesh)
     meshes.check_rules(config.mesh.rules)
     meshes.check_tower_rules(config.mesh.tower_rules, config.model.towers)
+    _check_kernels(config.losses, mesh)
     if config.train.accumulate_steps is not None:
         raise ConfigError(
             "config.train.accumulate_steps would average losses over parts of a batch, which have fewer negatives; "
@@ -110,6 +111,17 @@ def _check(config, mesh) -> None:
     if config.train.stall_seconds is not None and config.train.stall_seconds <= 0:
         raise ConfigError(f"config.train.stall_seconds is {config.train.stall_seconds}; set it to seconds above 0 (900.0), or to None.")
     cached_gradients.check(config.train.microbatches, config.data.global_batch, meshes.shards(mesh))
+
+
+def _check_kernels(losses, mesh) -> None:
+    """Refuses the kernel for GPUs elsewhere, where it would fail in the compiler; a plan's mesh has no devices yet."""
+    kind = mesh.devices.flat[0].platform if isinstance(mesh, jax.sharding.Mesh) else "gpu"
+    for path, value in paths.by_path(plain(losses)).items():
+        if path.endswith("options/kernel") and value == "pallas" and kind != "gpu":
+            raise ConfigError(
+                f"config.losses.{path.replace('/', '.')} is 'pallas', a kernel for GPUs, but the devices are of kind {kind!r}; "
+                "set it to 'xla', which every device runs, or on one device to 'interpret', which is slow."
+            )
 
 
 def _ambient(mesh):

@@ -139,3 +139,12 @@ def test_a_rows_weight_of_zero_leaves_it_out_of_the_mean():
     value, weight, _ = apply_entry(entry, arrays)
     assert weight.tolist() == [1, 1, 1, 0]
     np.testing.assert_allclose(value[:3], np.log(1 + 2 * np.exp(-10.0)), atol=3e-6)  # float32 around 10
+
+
+def test_a_kernel_for_gpus_is_refused_elsewhere(tmp_path):
+    made = tiny.config()
+    made.losses.main.options = dict(method="ring", kernel="pallas")
+    with pytest.raises(ConfigError, match="config.losses.main.options.kernel is 'pallas', .* of kind 'cpu'; set it to 'xla'.*'interpret'"):
+        tiny.prepare(made, tmp_path)
+    made.losses.main.options.kernel = "xla"
+    tiny.prepare(made, tmp_path)

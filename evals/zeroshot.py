@@ -26,16 +26,34 @@ def zeroshot(encode: Mapping[str, Callable], data, *, templates=(), confusion_cl
 
     Source: Radford et al. 2021, arXiv:2103.00020.
     """
+    similarity, labels, weights = similarities(encode, data, templates)
+    task = data.classification()
+    values = metrics.classification_metrics(similarity, labels)
+    values |= {"accuracy@1_chance": 1 / len(weights), "count/classes": float(len(weights))}
+    shown = _confusion(labels, similarity.argmax(axis=1), task.class_names, confusion_classes) if confusion_classes else {}
+    items = (similarity.argmax(axis=1) == labels).astype(np.float64)
+    return Evaluation("accuracy@1", values, len(labels), shown, items)
+
+
+def similarities(encode: Mapping[str, Callable], data, templates=()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What zero-shot classification decides by.
+
+    Args:
+        encode: functions of the views `image` and `text`.
+        data: a source with `classification()`.
+        templates: prompts with "{}" for the class name; empty takes the task's own.
+
+    Returns:
+        Cosines of images and classes float32 [N C], the class of each image [N], and the unit row of each class [C d].
+
+    Raises:
+        ValueError: a template without "{}", a label without a class, or embeddings that are not finite.
+    """
     task = data.classification()
     labels = _check_labels(np.asarray(task.labels, np.int64), len(task.images), len(task.class_names))
     weights = _weights(encode["text"], _prompts(task, tuple(templates)))
     images = metrics.unit(encode["image"](task.images), "image embeddings")
-    similarity = metrics.scores(images, weights)
-    values = metrics.classification_metrics(similarity, labels)
-    values |= {"accuracy@1_chance": 1 / len(task.class_names), "count/classes": float(len(task.class_names))}
-    shown = _confusion(labels, similarity.argmax(axis=1), task.class_names, confusion_classes) if confusion_classes else {}
-    items = (similarity.argmax(axis=1) == labels).astype(np.float64)
-    return Evaluation("accuracy@1", values, len(images), shown, items)
+    return metrics.scores(images, weights), labels, weights
 
 
 def _prompts(task, templates) -> list[list[str]]:

@@ -1,10 +1,13 @@
-"""Label-free diagnostics of a set of embeddings; numpy, float64 throughout.
+"""Label-free diagnostics of a set of embeddings, float64 throughout.
 
 What they are for: a model can keep its loss while its embeddings collapse, drift apart by modality, or use few dimensions.
 Rows are unit vectors [N d] unless said otherwise; all of them ignore a common rotation.
 """
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from evals import metrics
 
 BLOCK_ROWS = 1024
 
@@ -46,6 +49,65 @@ def modality_gap(x: np.ndarray, y: np.ndarray) -> float:
     Source: Liang et al. 2022, arXiv:2203.02053.
     """
     return float(np.linalg.norm(_wide(x).mean(axis=0) - _wide(y).mean(axis=0)))
+
+
+def shift(x: np.ndarray, y: np.ndarray, amount: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both modalities moved towards each other by a share of half their gap each, and scaled to length 1 again.
+
+    Args:
+        x: rows [N d].
+        y: rows [M d].
+        amount: 0 moves nothing, 1 brings the centroids together (but for the scaling), below 0 widens the gap.
+
+    Source: Liang et al. 2022, arXiv:2203.02053.
+
+    Raises:
+        ValueError: a row that ends at 0.
+    """
+    x, y = _wide(x), _wide(y)
+    step = amount * (x.mean(axis=0) - y.mean(axis=0)) / 2
+    return metrics.unit(x - step, "first rows, moved"), metrics.unit(y + step, "second rows, moved")
+
+
+def modality_accuracy(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> float:
+    """Share of rows whose modality a linear probe tells that learnt from the other half of each: 0.5 for equal clouds.
+
+    Both modalities weigh the same, however many rows they have. Halves are drawn by the seed; C = 1 in scikit-learn's terms.
+    """
+    rows, label = np.concatenate([_wide(x), _wide(y)]), np.repeat([0, 1], [len(x), len(y)])
+    rng = np.random.default_rng(seed)
+    half = np.concatenate([rng.permutation(len(side)) % 2 for side in (x, y)])
+    right = np.empty(len(rows))
+    for side in (0, 1):
+        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(rows[half != side], label[half != side])
+        right[half == side] = model.predict(rows[half == side]) == label[half == side]
+    return float((right[label == 0].mean() + right[label == 1].mean()) / 2)
+
+
+def partition_isotropy(x: np.ndarray) -> float:
+    """Least over greatest Z(c) = sum_i exp(c . x_i), c over both directions of the eigenvectors of X^T X: 1 is isotropic.
+
+    The paper leaves the sign of an eigenvector open; both are looked at, so that the number does not depend on it.
+
+    Source: Mu and Viswanath 2018, arXiv:1702.01417, after Arora et al. 2016.
+    """
+    x = _wide(x)
+    along = x @ np.linalg.eigh(x.T @ x)[1]
+    sums = np.concatenate([np.exp(along).sum(axis=0), np.exp(-along).sum(axis=0)])
+    return float(sums.min() / sums.max())
+
+
+def effective_rank_covariance(x: np.ndarray) -> float:
+    """Exponential of the entropy of the variances along the principal directions, 1 to d; 0 where all rows are equal.
+
+    Another number than `effective_rank`: rows are centred, and variances are squares of singular values.
+    """
+    x = _wide(x)
+    variances = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
+    if variances.sum() <= x.shape[1] * np.finfo(float).eps * np.sum(x**2):  # equal up to rounding
+        return 0.0
+    share = variances[variances > 0] / variances.sum()
+    return float(np.exp(-np.sum(share * np.log(share))))
 
 
 def effective_rank(x: np.ndarray, *, epsilon: float = 0.0) -> float:

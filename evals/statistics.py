@@ -45,6 +45,19 @@ def max_ap(items: np.ndarray) -> float:
     return max(average_precision(column, positive) for column in items[:, :-1].T)
 
 
+def auroc(items: np.ndarray) -> float:
+    """Chance that a positive scores above a negative, equal scores counting half; NaN without both kinds.
+
+    Args:
+        items: score, and 1 for a positive or 0 for a negative [N 2].
+    """
+    score, positive = items[:, 0], items[:, 1] == 1
+    ours, others = np.count_nonzero(positive), np.count_nonzero(~positive)
+    if not ours or not others:
+        return float("nan")
+    return float((mean_ranks(score)[positive].sum() - ours * (ours + 1) / 2) / (ours * others))
+
+
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
     """Sum over thresholds of the gain in recall times the precision; equal scores are let in together."""
     order = np.argsort(-score, kind="stable")
@@ -156,4 +169,4 @@ def places(points: np.ndarray) -> list[int]:
     return [int(np.sum(points > own)) + 1 for own in points]
 
 
-STATISTICS = {"mean": mean, "spearman": lambda items: spearman(*items.T), "max_ap": max_ap}
+STATISTICS = {"mean": mean, "spearman": lambda items: spearman(*items.T), "max_ap": max_ap, "auroc": auroc}

@@ -20,6 +20,8 @@ OPTIONS = {
     "image_text_retrieval": {}, "zeroshot": {}, "held_out_loss": {"batch": 20},
     "ranking": {"query": "image", "passage": "text", "ks": (1, 5)}, "sts": {"first": "image"}, "pair_classification": {"first": "image"},
     "bitext": {"source": "image"}, "clustering": {"view": "image", "protocol": "legacy"},
+    "knn": {"view": "text", "k": 5, "ks": (1,)}, "linear_probe": {"view": "text", "sweep": False}, "few_shot": {"view": "text", "draws": 1},
+    "calibration": {}, "ood": {}, "embedding_geometry": {},
     "candidates": {}, "needle": {"query": "image", "passage": "text"},
     "noise": {"query": "image", "passage": "text", "characters": (0.0,), "words": (), "layout": ()},  # the perfect model reads names whole
 }  # fmt: skip
@@ -48,6 +50,20 @@ TIED = {
     # All take the first target: 3 of 60 are right, and its F1 is 2 * 3 / (60 + 3).
     "bitext": {"f1": 3 / 60 * 6 / 63, "accuracy": 3 / 60, "accuracy_pessimistic": 0, "tie_rate": 1},
     "clustering": {"v_measure": 0, "ami": 0},
+    # The five nearest are the first five rows, one of each class.
+    "knn": {"k5/accuracy@1": 1 / 5, "k5/accuracy@5": 1, "k1/accuracy@1": 1 / 5, "k5/accuracy@1_pessimistic": 0, "k5/tie_rate": 1},
+    "linear_probe": {"accuracy@1": 1 / 5, "cross_entropy": math.log(5), "ece": 0, "accuracy@1_chance": 1 / 5},
+    "few_shot": {"accuracy@1": 1 / 5, "f1_macro": 1 / 3 / 5},
+    "calibration": {"ece": 0, "accuracy@1": 1 / SCRIPTS, "cross_entropy": math.log(SCRIPTS), "brier": 0.8, "scaled/ece": 0},
+    "ood": {"msp/auroc": 1 / 2, "msp/auroc_pessimistic": 0, "mcm/tie_rate": 1, "logit/fpr95/id_positive": 1, "msp/fpr95/ood_positive": 1},
+    "embedding_geometry": {
+        "align_uniform": 0,
+        "geometry/mean_cosine_image": 1,
+        "geometry/effective_rank_text": 1,
+        "geometry/modality_gap": 0,
+        "geometry/modality_accuracy": 1 / 2,
+        "geometry/isoscore_text": 0,
+    },
     "candidates": {"accuracy": 1, "accuracy_pessimistic": 0, "mrr_pessimistic": 1 / 5, "accuracy_pessimistic/groups": 0, "tie_rate": 1},
     "needle": {"accuracy": 1 / 20, "accuracy_pessimistic": 0, "tie_rate": 19 / 20},  # as in ranking
     "noise": {"ndcg@10/noisy": sum(1 / math.log2(r + 1) for r in range(1, 11)) / 20, "ndcg@10_pessimistic/noisy": 0, "kept": 1},
@@ -66,6 +82,12 @@ PERFECT = {
     "pair_classification": {"max_ap": 1, "max_f1": 1, "cosine_accuracy": 1, "tie_rate": 0},
     "bitext": {"f1": 1, "precision": 1, "recall": 1, "accuracy_pessimistic": 1, "tie_rate": 0},
     "clustering": {"v_measure": 1, "ami": 1},
+    "knn": {"k5/accuracy@1_pessimistic": 1, "k1/accuracy@1": 1, "mean_per_class_recall": 1, "k5/tie_rate": 0},
+    "linear_probe": {"accuracy@1": 1, "mean_per_class_recall": 1, "accuracy@1_chance": 1 / 5},
+    "few_shot": {"accuracy@1": 1, "f1_macro": 1},
+    "calibration": {"ece": 0, "accuracy@1": 1, "scaled/ece": 0, "brier": 0},
+    "ood": {"msp/auroc_pessimistic": 1, "mcm/auroc": 1, "energy/fpr95/id_positive": 0, "logit/fpr95/ood_positive": 0, "msp/aupr/out": 1},
+    "embedding_geometry": {"geometry/alignment": 0.4},
     "candidates": {"accuracy_pessimistic": 1, "mrr_pessimistic": 1, "accuracy_pessimistic/face_2": 1, "tie_rate": 0},
     "needle": {"accuracy_pessimistic": 1, "accuracy/10": 1, "accuracy/depth_9": 1, "tie_rate": 0},
     "noise": {"ndcg@10/noisy": 1, "ndcg@10_pessimistic/characters_0": 1, "ndcg@10/clean": 1, "edited/characters_0": 0, "tie_rate": 0},
@@ -79,6 +101,12 @@ CHANCE = {
     "pair_classification": {"cosine_ap": 29 / 59 + 30 / 59 * sum(1 / r for r in range(1, 61)) / 60},
     "bitext": {"accuracy": 1 / 20, "recall": 1 / 20},
     "clustering": {"ami": 0},
+    "knn": {"k5/accuracy@1": 1 / 5, "k1/accuracy@1": 1 / 5},
+    "linear_probe": {"accuracy@1": 1 / 5},
+    "few_shot": {"accuracy@1": 1 / 5},
+    "calibration": {"accuracy@1": 1 / SCRIPTS},
+    "ood": {"msp/auroc": 1 / 2, "energy/auroc": 1 / 2, "mcm/auroc_pessimistic": 1 / 2},
+    "embedding_geometry": {"geometry/alignment": 2, "geometry/mean_cosine_image": 0, "geometry/modality_accuracy": 1 / 2},
     "candidates": {"accuracy_pessimistic": 1 / 5, "accuracy": 1 / 5, "mrr": sum(1 / r for r in range(1, 6)) / 5},
     "needle": {"accuracy": 1 / 20, "accuracy/11": 1 / 20},
     "noise": {"ndcg@10/noisy": sum(1 / math.log2(r + 1) for r in range(1, 11)) / 20},
@@ -192,7 +220,8 @@ def test_primary_must_be_measured():
     "name, expected",
     [("img2txt/recall@1", 1), ("accuracy@1", 1), ("rsum", 1), ("loss", -1), ("loss/main", -1), ("img2txt/mean_rank", -1),
      ("cross_entropy", -1), ("img2txt/recall@1_chance", 0), ("tie_rate", 0), ("geometry/alignment", 0), ("count/texts", 0),
-     ("mean_per_class_recall", 1), ("logit_scale", 0)],
+     ("mean_per_class_recall", 1), ("logit_scale", 0), ("ece", -1), ("scaled/brier", -1), ("msp/fpr95/id_positive", -1),
+     ("k20/accuracy@1", 1), ("strength/log10_lambda", 0), ("temperature/fitted", 0), ("confidence", 0)],
 )  # fmt: skip
 def test_direction_of_metrics(name, expected):
     assert direction(name) == expected

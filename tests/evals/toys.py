@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from input_pipeline.tasks import Bitext, CandidatesTask, Labelled, NeedleTask, PairScores, RankingTask
+from input_pipeline.tasks import Bitext, CandidatesTask, Labelled, NeedleTask, PairScores, ProbeTask, RankingTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Toy:
         """Five characters in many faces: k-means begins with rows that it draws, and would miss a rare class."""
         labels = np.arange(len(self)) % 5
         return Labelled([np.array([[[c], [i]]], np.uint8) for i, c in enumerate(labels)], labels)
+
+    def probe(self):
+        """Five characters by name, twelve examples of each to learn from; as many are measured."""
+        labels = np.arange(len(self)) % 5
+        return ProbeTask(*[Labelled([self.names[c] for c in labels], labels)] * 2)
 
     def bitext(self):
         return Bitext(self.retrieval().images, self.names, np.array([c for c, _ in self.rows]))

@@ -1,14 +1,12 @@
 """Search: the queries of a source's `ranking()` task against its whole corpus, beside controls that need no model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from core.config import ConfigError, choose
-from evals import bm25, gallery, metrics, ranked
+from evals import controls as lexical
+from evals import gallery, metrics, ranked
 from evals.evaluation import Evaluation
-
-CONTROLS = {"bm25": bm25.bm25}
 
 
 def ranking(
@@ -25,7 +23,7 @@ def ranking(
         primary: the metric that decides which checkpoint is best.
         k: cut-off of `mrr` and `ndcg`.
         ks: cut-offs of `recall` and `success`.
-        controls: what ranks the same texts beside the model: `bm25`.
+        controls: what ranks the same texts beside the model: `bag_of_words`, `bm25`.
         gallery_queries: queries shown that were drawn before any result was seen, and as many of those that went worst; 0 shows none.
         seed: of the drawn ones.
 
@@ -37,7 +35,7 @@ def ranking(
         ConfigError: an unknown control.
         ValueError: embeddings that are not finite, judgements that do not fit the task, or a primary metric that is not measured.
     """
-    rivals = {name: choose(CONTROLS, name, "config.evals.<label>.options.controls") for name in controls}
+    lexical.check(controls)
     task = data.ranking()
     found = ranked.judged(task.relevant, len(task.queries), len(task.corpus))
     tie = ranked.name_order(task.corpus_ids or range(len(task.corpus)))
@@ -46,8 +44,8 @@ def ranking(
     placed = ranked.embedded_places(queries[found.queries], corpus, found, tie)
     values = ranked.summary(found, placed, k=k, ks=tuple(ks))
     values[f"mrr@{k}_chance"] = ranked.mrr_chance(found, k)
-    for name, make in rivals.items():
-        beside = ranked.places(make(_texts(task.queries, name), _texts(task.corpus, name)), found, tie)
+    for name in controls:
+        beside = ranked.places(lexical.scorer(name, task.queries, task.corpus), found, tie)
         values |= ranked.summary(found, beside, k=k, ks=tuple(ks), prefix=f"{name}/")
     values |= {"count/queries": float(len(found.queries)), "count/corpus": float(len(corpus)), "count/relevant": float(len(found.query))}
     score_rows = lambda rows: metrics.cosines(queries[rows], corpus)
@@ -61,9 +59,3 @@ def _items(primary: str, placed: ranked.Places, found: ranked.Judged, k: int, ks
     each = ranked.per_query(place, found, k=k, ks=ks)
     name = primary.removesuffix("_pessimistic")
     return each[name] if name in each else None
-
-
-def _texts(values: Sequence, control: str) -> Sequence[str]:
-    if not all(isinstance(value, str) for value in values):
-        raise ConfigError(f"{control} ranks texts alone; leave it out of config.evals.<label>.options.controls.")
-    return values

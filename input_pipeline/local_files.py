@@ -6,21 +6,21 @@ import pathlib
 from collections.abc import Sequence
 
 
-def find(folder: str, name: str) -> pathlib.Path:
-    """The path of a file.
+def find(folder: str, name: str, option: str = "path") -> pathlib.Path:
+    """The path of a file; `option` is what names the folder in a config.
 
     Raises:
         ValueError: it is not there.
     """
     path = pathlib.Path(folder) / name
     if not path.is_file():
-        raise ValueError(f"there is no file {path}; set options.path to the folder of the set, and the other options to what it holds.")
+        raise ValueError(f"there is no file {path}; set options.{option} to the folder of the set, and the other options to what it holds.")
     return path
 
 
-def read_json(folder: str, name: str):
+def read_json(folder: str, name: str, option: str = "path"):
     """What a JSON file holds."""
-    return json.loads(find(folder, name).read_text(encoding="utf-8"))
+    return json.loads(find(folder, name, option).read_text(encoding="utf-8"))
 
 
 def read_rows(folder: str, name: str, **dialect) -> list[list[str]]:

@@ -203,7 +203,7 @@ def _retrieval(images: Sequence, captions: Iterable[Sequence[str]], groups: Sequ
 
 
 def _templates(folder: str, name: str) -> list[str]:
-    return [template.replace("{c}", "{}") for template in local_files.read_json(folder, PROMPTS)[name]]
+    return [template.replace("{c}", "{}") for template in local_files.read_json(folder, PROMPTS, "prompts")[name]]
 
 
 def _numbered(names: Sequence[str], classes: Sequence[str], path) -> np.ndarray:

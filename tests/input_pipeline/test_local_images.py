@@ -6,6 +6,7 @@ import json
 import struct
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,8 @@ def test_a_class_without_examples_or_a_name_is_refused(cifar):
     (cifar / "test.tar").write_bytes(b"no archive at all")
     with pytest.raises(ValueError, match="is no whole tar file"):
         data.labelled()
+    with pytest.raises(ValueError, match="set options.prompts to the folder"):
+        local_images.Mnist.classification(SimpleNamespace(_images=[], _labels=[], _prompts=str(cifar / "none")))
     (cifar / "test.tar").unlink()
     with pytest.raises(ValueError, match="there is no file .*test.tar; set options.path"):
         data.labelled()

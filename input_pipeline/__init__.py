@@ -1,6 +1,6 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
-from input_pipeline import labelled_text, local_images, local_matching, local_text, needles
+from input_pipeline import labelled_text, local_bitext, local_images, local_matching, local_text, needles
 from input_pipeline.sources import digits, docstrings, glyphs, pairs
 
 SOURCES = {
@@ -19,6 +19,7 @@ EVAL_SETS = {
     "flickr8k": local_images.Flickr8k,
     "mnist": local_images.Mnist,
     "mr": labelled_text.Mr,
+    "multi30k": local_bitext.Multi30k,
     "needles": needles.Needles,
     "nlvr": local_matching.Nlvr,
     "omniglot": local_images.Omniglot,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 import numpy as np
-from PIL import Image
 
+from input_pipeline.bad_records import BadRecord
 from retrieval.embed import Encoder
 from retrieval.shards import Writer
 from retrieval.values import Value, Values
@@ -66,7 +66,7 @@ def _images(encoder: Encoder, values: Sequence[Value], view: str, batch: int, do
             try:
                 images.append(encoder.image(value.value, view))
                 good.append(value)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises on broken files
+            except (OSError, BadRecord) as error:
                 broken.append({"id": value.id, "fault": f"{type(error).__name__}: {error}"})
         vectors.append(encoder.encode(images, view, batch))
         done(len(values[start : start + batch]))

@@ -12,6 +12,7 @@ from core import mesh as meshes
 from core.config import ConfigError
 from core.paths import by_path
 from core.workdir import claim_config
+from input_pipeline import transforms
 from input_pipeline.sources.digits import Digits
 from tests import tiny
 
@@ -113,7 +114,8 @@ def test_images_come_as_arrays_pictures_or_files(encoder, tmp_path):
     image = np.asarray(Digits(split="test").retrieval().images[0])
     Image.fromarray(image[..., 0]).save(tmp_path / "digit.png")
     expected = encoder.encode([image])
-    for value in (image[..., 0], Image.fromarray(image[..., 0]), tmp_path / "digit.png", str(tmp_path / "digit.png")):
+    path = tmp_path / "digit.png"
+    for value in (image[..., 0], Image.fromarray(image[..., 0]), path, str(path), path.read_bytes()):
         np.testing.assert_array_equal(encoder.encode([value]), expected)
     coloured = np.repeat(image, 3, axis=-1)
     np.testing.assert_allclose(encoder.encode([coloured]), expected, atol=1e-5)  # grey stays grey
@@ -130,6 +132,15 @@ def test_images_of_any_form_become_the_towers(channels, shape):
     assert made.shape == (8, 8, channels) and made.dtype == np.uint8
     if shape[:2] == (8, 8):
         assert (made == image.reshape(8, 8, 1)).all()
+
+
+@pytest.mark.parametrize("how", [dict(), dict(crop=True), dict(crop=True, kernel="bilinear", centre="round")])
+def test_a_file_is_prepared_as_the_transform_would(how, tmp_path):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (33, 40, 3), np.uint8))
+    photo.save(tmp_path / "photo.png")
+    made = retrieval.embed.as_image(tmp_path / "photo.png", 8, 3, **how)
+    (wanted,) = transforms.resize([(tmp_path / "photo.png").read_bytes()], None, None, height=8, width=8, channels=3, **how)[""]
+    np.testing.assert_array_equal(made, wanted)
 
 
 def test_other_values_are_refused(encoder):

@@ -119,7 +119,7 @@ def share(seconds: Mapping[str, float]) -> float:
 def summary(seconds: Mapping[str, float]) -> str:
     """One line for the log, the largest share first."""
     wall = max(sum(seconds.values()), 1e-9)
-    parts = sorted(((value, kind) for kind, value in seconds.items() if value > 0), reverse=True)
+    parts = sorted(((value, kind) for kind, value in seconds.items() if value >= 0.05), reverse=True)
     return f"{wall:.1f} s of wall time: " + ", ".join(
         f"{kind.replace('_', ' ')} {value:.1f} s ({value / wall:.0%})" for value, kind in parts
     )

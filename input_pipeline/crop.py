@@ -63,7 +63,7 @@ def cut(file: ImageFile | ImageArray, box: Box, height: int, width: int, channel
         channels: 1 or 3.
         kernel: one of `FILTERS`.
         spare: above 0, a JPEG is decoded at a half, a quarter or an eighth where the box is then still `spare` times as large as the
-            result along both sides; 2 costs less than half a value of 255 a pixel on average, 1 a few.
+            result along both sides; at 2 photographs differ by 0.3 of 255 on average, at 1 by a few times as much.
 
     Raises:
         BadRecord: a file that cannot be decoded.

@@ -1,13 +1,16 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
 from input_pipeline import labelled_text, local_bitext, local_images, local_matching, local_text, needles
-from input_pipeline.sources import digits, docstrings, glyphs, pairs
+from input_pipeline.sources import captions, digits, docstrings, glyphs, image_folder, pairs, webdataset
 
 SOURCES = {
+    "captions": captions.Captions,
     "digits": digits.Digits,
     "docstrings": docstrings.Docstrings,
     "glyphs": glyphs.Glyphs,
+    "image_folder": image_folder.ImageFolder,
     "pairs": pairs.Pairs,
+    "webdataset": webdataset.WebDataset,
 }
 
 EVAL_SETS = {

@@ -69,6 +69,23 @@ def _matches(pattern: str, option: str) -> list[str]:
     return found
 
 
+def below(folder: str) -> list[str]:
+    """Paths of all files below a folder, relative to it, with slashes, sorted; those that begin with a dot are left out.
+
+    Raises:
+        ValueError: no such folder.
+    """
+    if is_remote(folder):
+        system, top = _system(folder.rstrip("/"))
+        paths = [path[len(top) :].lstrip("/") for path in system.find(top)]
+    else:
+        found = ((pathlib.Path(at).relative_to(folder).as_posix(), names) for at, _, names in os.walk(folder))
+        paths = [f"{at}/{name}".removeprefix("./") for at, names in found for name in names]
+    if not paths:
+        raise ValueError(f"{folder} is no folder with files; set options.folder to one.")
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is a URL."""
     return "://" in path

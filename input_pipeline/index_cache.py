@@ -18,6 +18,8 @@ from input_pipeline import files
 
 log = logging.getLogger(__name__)
 
+SMALL = 1 << 24  # bytes of a file whose index is made anew each time, which takes less than a second
+
 
 def folder() -> pathlib.Path:
     """`$TANDEM_INDEX`, else `tandem/index` of the user's cache folder."""
@@ -32,12 +34,15 @@ def cached(path: str, kind: str, build: Callable[[str], dict[str, np.ndarray]]) 
     Args:
         path: of the file.
         kind: of the index; what `build` makes depends on nothing else but the file.
-        build: makes it.
+        build: makes it; for a small file, each time.
 
     Raises:
         OSError: the file is not there.
     """
-    name = hashlib.sha256(repr((kind, *files.identity(path))).encode()).hexdigest()[:32]
+    identity = files.identity(path)
+    if identity[1] < SMALL:
+        return build(path)
+    name = hashlib.sha256(repr((kind, *identity)).encode()).hexdigest()[:32]
     place = folder() / f"{name}.npz"
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), open(place, "rb") as file:
         return dict(np.load(file, allow_pickle=False))

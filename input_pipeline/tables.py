@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from input_pipeline import files
+from input_pipeline import files, index_cache
 from input_pipeline.arrow_tables import Arrow, Parquet, check_columns, is_saved_dataset
 from input_pipeline.bad_records import BadRecord
 from input_pipeline.example_tables import ArrayRecord, TfRecord
@@ -155,12 +155,12 @@ def _open_table(path: str, needed: Sequence[str], header: Sequence[str]) -> Tabl
     if suffix in (".tfrecord", ".array_record"):
         return (TfRecord if suffix == ".tfrecord" else ArrayRecord)(path, needed)
     if suffix == ".jsonl":
-        return Lines(path, _offsets(path, _one_by_one), _parse_json)
+        return Lines(path, _offsets(path, "jsonl", _one_by_one), _parse_json)
     if suffix not in (".csv", ".tsv"):
         raise ValueError(f"{path} must end in one of {', '.join(ENDINGS)}, unpacked, so that rows can be found; convert it.")
     csv.field_size_limit(sys.maxsize)  # else a field of more than 128 KiB is an error
     dialect = Dialect(",", csv.QUOTE_MINIMAL) if suffix == ".csv" else Dialect("\t", csv.QUOTE_NONE)
-    offsets = _offsets(path, dialect.rows)
+    offsets = _offsets(path, repr(dialect), dialect.rows)
     if not header:
         header = _first_row(path, offsets, dialect)
         offsets = offsets[1:] if len(offsets) > 1 else offsets
@@ -203,7 +203,11 @@ def _one_by_one(lines: Iterable[str]) -> Iterator[list[str]]:
     return ([line] if line.strip() else [] for line in lines)
 
 
-def _offsets(path: str, rows: Callable[[Iterable[str]], Iterator[list[str]]]) -> np.ndarray:
+def _offsets(path: str, kind: str, rows: Callable[[Iterable[str]], Iterator[list[str]]]) -> np.ndarray:
+    return index_cache.cached(path, f"rows 1 {kind}", lambda path: {"offsets": _find_rows(path, rows)})["offsets"]
+
+
+def _find_rows(path: str, rows: Callable[[Iterable[str]], Iterator[list[str]]]) -> np.ndarray:
     """Where each row that is not empty begins, and the end of the file; `rows` draws as many lines as a row has."""
     place = 0
 

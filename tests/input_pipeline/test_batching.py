@@ -20,9 +20,9 @@ TOKENIZE = dict(name="tokenize", options=dict(length=8))
 TEXTS = dict(query=TOKENIZE, passage=TOKENIZE)
 
 
-@pytest.fixture(scope="module", params=sorted(SOURCES))
+@pytest.fixture(scope="module", params=sorted(name for name, make in SOURCES.items() if not hasattr(make, "captions")))
 def case(request, tmp_path_factory):
-    """Config, sources and tokenizer of one source."""
+    """Config, sources and tokenizer of one source; those of encoded images have `test_encoded.py`."""
     options = OPTIONS.get(request.param, {})
     if request.param == "pairs":
         options = dict(files=(write_pairs(tmp_path_factory.mktemp("pairs")),), negatives=("wrong",), k=1)

@@ -31,7 +31,7 @@ def texts_source(request, tmp_path_factory):
 
 
 def test_every_source_is_tested():
-    assert set(OPTIONS) | set(TEXTS) == set(SOURCES)
+    assert set(OPTIONS) | set(TEXTS) == {name for name, make in SOURCES.items() if not hasattr(make, "captions")}  # see test_encoded.py
 
 
 def test_the_table_lists_every_file():

@@ -27,6 +27,7 @@ NAMES = ["text", "image", "label"]
 @pytest.fixture(autouse=True)
 def index_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TANDEM_INDEX", str(tmp_path / "index"))
+    monkeypatch.setattr(index_cache, "SMALL", 0)
 
 
 def write_tfrecord(path, rows):

@@ -18,8 +18,8 @@ def calibration(
 ) -> Evaluation:
     """Expected calibration error of softmax(scale * cosine) over the classes.
 
-    The temperature of each half of the images, drawn by class, is the one of least cross-entropy on the other half, so no image is
-    measured with a temperature that its own label had a part in.
+    The temperature of each half of the images is the one of least cross-entropy on the other half, so no image is measured with a
+    temperature that its own label had a part in.
 
     Args:
         encode: functions of the views `image` and `text`.
@@ -46,7 +46,9 @@ def calibration(
     scale = scale or float(encode.logit_scale)
     logits = scale * similarity.astype(np.float64)
     values = {**reliability(logits, labels, bins), "accuracy@1": float(np.mean(logits.argmax(axis=1) == labels))}
-    half = _halves(labels, seed)
+    if len(labels) < 2:
+        raise ValueError("one image cannot be halved to fit a temperature; give two or more.")
+    half = np.random.default_rng(seed).permutation(len(labels)) % 2
     fitted = np.array([temperature(logits[half != side], labels[half != side]) for side in (0, 1)])
     values |= {f"scaled/{name}": value for name, value in reliability(logits / fitted[half][:, None], labels, bins).items()}
     values |= {"temperature/fitted": float(np.exp(np.log(fitted).mean())), "temperature/logit_scale": float(scale)}
@@ -96,14 +98,3 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     rows = np.arange(len(labels))
     loss = lambda log_t: -log_softmax(logits * np.exp(-log_t), axis=1)[rows, labels].mean()
     return float(np.exp(minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded", options={"xatol": 1e-8}).x))
-
-
-def _halves(labels: np.ndarray, seed: int) -> np.ndarray:
-    """0 or 1 for each row [N], in turn within a class."""
-    if len(labels) < 2:
-        raise ValueError("one image cannot be halved to fit a temperature; give two or more.")
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    half = np.empty(len(labels), np.int64)
-    half[order] = np.arange(len(labels)) % 2
-    return half

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.config import ConfigError
-from input_pipeline.tasks import Bitext, Labelled, PairScores, RankingTask
+from input_pipeline.tasks import Bitext, Labelled, PairScores, ProbeTask, RankingTask
 
 
 class Cut:
@@ -60,6 +60,11 @@ class Cut:
 
     def labelled(self) -> Labelled:
         return self._rows(self._data.labelled(), "values", "labels")
+
+    def probe(self) -> ProbeTask:
+        """What is measured is cut; what is learnt from stays whole."""
+        task = self._data.probe()
+        return dataclasses.replace(task, test=self._rows(task.test, "values", "labels"))
 
     def bitext(self) -> Bitext:
         """The sentences that are kept look among their own translations."""

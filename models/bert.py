@@ -25,11 +25,13 @@ class PostBlock(nn.Module):
     activation: str
     norm_eps: float
     dropout: float
+    attention_dropout: float
     dtype: str
 
     @nn.compact
     def __call__(self, x, mask=None, keys=None, index: int | Array = 0, shared=None):
-        y = Attention(self.heads, in_std=STD, out_std=STD, dtype=self.dtype, name="attention")(x, mask, bias=shared)
+        attention = Attention(self.heads, in_std=STD, out_std=STD, dropout=self.attention_dropout, dtype=self.dtype, name="attention")
+        y = attention(x, mask, bias=shared, keys=keys, index=index)
         x = layer_norm(self.norm_eps, self.dtype, "norm_attention")(x + dropout(y, self.dropout, keys, 2 * index + 1))
         y = Mlp(self.mlp_ratio, self.activation, STD, STD, self.dtype, name="mlp")(x)
         return layer_norm(self.norm_eps, self.dtype, "norm_mlp")(x + dropout(y, self.dropout, keys, 2 * index + 2))
@@ -42,8 +44,8 @@ class Bert(nn.Module):
     tokens only; `position_offset=2, token_types=0, relative_buckets=32` is MPNet.
     Every token is of type 0: the row of the table is added, though no input names it.
 
-    Source: Devlin et al. 2019 (arXiv:1810.04805); Wang et al. 2020 (MiniLM); Song et al. 2020 (MPNet). Dropout acts on embeddings
-        and the two sums of a block, not on attention weights.
+    Source: Devlin et al. 2019 (arXiv:1810.04805); Wang et al. 2020 (MiniLM); Song et al. 2020 (MPNet). `dropout` acts on
+        embeddings and on what the two sums of a block add, `attention_dropout` on attention weights.
     """
 
     vocab_size: int = 30_522
@@ -62,6 +64,7 @@ class Bert(nn.Module):
     position_offset: int = 0  # rows of the position table that are never a kept token's
     relative_buckets: int = 0  # buckets of distance with a learned score per head, for all blocks; 0: none
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     norm_eps: float = 1e-12
     dtype: str = "float32"
     scan: bool = False
@@ -96,7 +99,8 @@ class Bert(nn.Module):
         """
         check_length(ids.shape[1], self.length)
         x = dropout(self._embed(ids, mask), self.dropout, keys, 0)
-        block = partial(PostBlock, self.heads, self.mlp_ratio, self.activation, self.norm_eps, self.dropout, self.dtype)
+        rates = (self.dropout, self.attention_dropout)
+        block = partial(PostBlock, self.heads, self.mlp_ratio, self.activation, self.norm_eps, *rates, self.dtype)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, mask, layers = stack(x, mask, keys, self._scores(ids.shape[1]), hook=hook, keep_layers=needs_layers(self.pooling, capture))
         return read_out(self, "bert", x, layers, lambda tokens: tokens, capture, mask, pool_mask=pool_mask, **projection(self))

@@ -32,6 +32,7 @@ class SwiGluBlock(nn.Module):
     qkv_bias: bool
     norm_eps: float
     dropout: float
+    attention_dropout: float
     dtype: str
 
     @nn.compact
@@ -39,9 +40,9 @@ class SwiGluBlock(nn.Module):
         attention = Attention(
             self.heads, self.causal, kv_heads=self.kv_heads, head_dim=self.head_dim, window=self.window,
             qkv_bias=self.qkv_bias, out_bias=False, qk_norm_eps=self.norm_eps if self.qk_norm else None,
-            in_std=STD, out_std=STD, dtype=self.dtype, name="attention",
+            in_std=STD, out_std=STD, dropout=self.attention_dropout, dtype=self.dtype, name="attention",
         )  # fmt: skip
-        y = attention(rms_norm(self.norm_eps, self.dtype, "norm_attention")(x), mask, shared)
+        y = attention(rms_norm(self.norm_eps, self.dtype, "norm_attention")(x), mask, shared, keys=keys, index=index)
         x = x + dropout(y, self.dropout, keys, 2 * index + 1)
         y = rms_norm(self.norm_eps, self.dtype, "norm_mlp")(x)
         y = GatedMlp(self.mlp_ratio, self.activation, STD, STD, self.dtype, name="mlp")(y)
@@ -79,6 +80,7 @@ class Decoder(nn.Module):
     rope_theta: float = 1_000_000.0
     rope_scaling: Mapping = FrozenDict()  # {name, options} of models/position.py:SCALINGS
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     norm_eps: float = 1e-6
     dtype: str = "float32"
     scan: bool = False
@@ -118,7 +120,7 @@ class Decoder(nn.Module):
         angles = jax.tree.map(jnp.asarray, rope(ids.shape[1], head_dim, self.rope_theta, self.rope_scaling))
         block = partial(
             SwiGluBlock, self.heads, self.kv_heads or self.heads, head_dim, self.mlp_ratio, self.activation, self.causal, self.window,
-            self.qk_norm, self.qkv_bias, self.norm_eps, self.dropout, self.dtype,
+            self.qk_norm, self.qkv_bias, self.norm_eps, self.dropout, self.attention_dropout, self.dtype,
         )  # fmt: skip
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, mask, layers = stack(x, mask, keys, angles, hook=hook, keep_layers=needs_layers(self.pooling, capture))

@@ -31,6 +31,7 @@ class GeGluBlock(nn.Module):
     first: bool
     norm_eps: float
     dropout: float
+    attention_dropout: float
     out_std: float
     dtype: str
 
@@ -38,10 +39,11 @@ class GeGluBlock(nn.Module):
     def __call__(self, x, mask=None, keys=None, index: int | Array = 0, shared=None):
         attention = Attention(
             self.heads, window=self.window, qkv_bias=False, out_bias=False,
-            in_std=STD, out_std=self.out_std, dtype=self.dtype, name="attention",
+            in_std=STD, out_std=self.out_std, dropout=self.attention_dropout, dtype=self.dtype, name="attention",
         )  # fmt: skip
         norm = lambda name: layer_norm(self.norm_eps, self.dtype, name, use_bias=False)
-        y = attention(x if self.first else norm("norm_attention")(x), mask, shared["local" if self.window else "global"])
+        angles = shared["local" if self.window else "global"]
+        y = attention(x if self.first else norm("norm_attention")(x), mask, angles, keys=keys, index=index)
         x = x + dropout(y, self.dropout, keys, 2 * index + 1)
         y = GatedMlp(self.mlp_ratio, self.activation, STD, self.out_std, self.dtype, name="mlp")(norm("norm_mlp")(x))
         return x + dropout(y, self.dropout, keys, 2 * index + 2)
@@ -73,6 +75,7 @@ class ModernBert(nn.Module):
     global_theta: float = 160_000.0
     local_theta: float = 10_000.0
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     norm_eps: float = 1e-5
     dtype: str = "float32"
     scan: bool = False
@@ -124,7 +127,7 @@ class ModernBert(nn.Module):
         return [
             partial(
                 GeGluBlock, self.heads, self.mlp_ratio, self.activation, self.window if i % self.global_every else 0, i == 0,
-                self.norm_eps, self.dropout, STD * (2 * self.layers) ** -0.5, self.dtype,
+                self.norm_eps, self.dropout, self.attention_dropout, STD * (2 * self.layers) ** -0.5, self.dtype,
             )
             for i in range(self.layers)
         ]  # fmt: skip

@@ -40,6 +40,7 @@ class Text(nn.Module):
     attend_padding: bool = False  # leave the mask unused
     projection_bias: bool = False
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     norm_eps: float = 1e-5
     dtype: str = "float32"
     scan: bool = False
@@ -83,7 +84,7 @@ class Text(nn.Module):
         block = partial(
             Block, self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout,
             (residual, (2 * self.width) ** -0.5, residual),
-            self.dtype,
+            self.dtype, self.attention_dropout,
         )  # fmt: skip
         # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")

@@ -78,12 +78,14 @@ class Block(nn.Module):
     dropout: float = 0.0
     stds: tuple[float, float, float] | None = None  # attention out, MLP in, MLP out; None is Xavier uniform
     dtype: str = "float32"
+    attention_dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x, mask=None, keys=None, index: int | Array = 0, shared=None):
         attention_out, mlp_in, mlp_out = self.stds or (None, None, None)
         y = layer_norm(self.norm_eps, self.dtype, "norm_attention")(x)
-        y = Attention(self.heads, self.causal, attention_out, self.dtype, name="attention")(y, mask)
+        attention = Attention(self.heads, self.causal, attention_out, self.dtype, dropout=self.attention_dropout, name="attention")
+        y = attention(y, mask, keys=keys, index=index)
         x = x + dropout(y, self.dropout, keys, 2 * index + 1)
         y = layer_norm(self.norm_eps, self.dtype, "norm_mlp")(x)
         y = Mlp(self.mlp_ratio, self.activation, mlp_in, mlp_out, self.dtype, name="mlp")(y)

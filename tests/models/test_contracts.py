@@ -44,6 +44,11 @@ def objective(tower, params, x, mask):
     return jnp.sum(jnp.sin(out) * jnp.arange(1.0, 1 + out.size).reshape(out.shape)) / out.size
 
 
+def attention_dropout(name, rate):
+    """The option, of towers with attention."""
+    return {} if name == "resnet" else dict(attention_dropout=rate)
+
+
 def test_table_and_folder_agree():
     helpers = {"__init__", "adapters", "attention", "attention_pooling", "dual", "layers", "pooling", "position", "read_out", "transformer"}
     files = {p.stem for p in pathlib.Path(models.__file__).parent.glob("*.py")}
@@ -88,14 +93,20 @@ def test_bfloat16_computes_with_float32_parameters(name):
     assert (rough * fine).sum(axis=1).min() > 0.995  # 8 bits of mantissa through a dozen layers
 
 
-def products(jaxpr):
-    """Operand kinds and shape of every matrix product and convolution, inner programs too."""
+def equations(jaxpr):
+    """Every step of a traced program, those of inner programs too."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            yield {str(v.aval.dtype) for v in equation.invars}, equation.outvars[0].aval.shape
+        yield equation
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "jaxpr")):
             if hasattr(inner, "jaxpr"):
-                yield from products(inner.jaxpr)
+                yield from equations(inner.jaxpr)
+
+
+def products(jaxpr):
+    """Operand kinds and shape of every matrix product and convolution."""
+    for equation in equations(jaxpr):
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield {str(v.aval.dtype) for v in equation.invars}, equation.outvars[0].aval.shape
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,9 +154,21 @@ def test_dropout_belongs_to_the_row_s_key(name):
     np.testing.assert_array_equal(turned, found[::-1])
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "resnet"])
+def test_each_block_drops_attention_weights_where_asked(name):
+    params, (x, mask) = made(name)[1], toys.inputs(name)
+
+    def drawn(keys, **options):
+        traced = jax.make_jaxpr(lambda p: toys.tower(name, **options).apply({"params": p}, x, mask, keys)["embedding"])(params)
+        return sum(equation.primitive.name == "random_bits" for equation in equations(traced.jaxpr))
+
+    assert drawn(toys.keys(), attention_dropout=0.3) == 2  # in each block
+    assert drawn(toys.keys()) == drawn(None, attention_dropout=0.3) == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_does_not_depend_on_the_others(name):
-    tower, params = made(name, dropout=0.3)
+    tower, params = made(name, dropout=0.3, **attention_dropout(name, 0.3))
     x, mask = toys.inputs(name)
     before = embed(tower, params, x, mask, toys.keys())
     other = toys.texts(seed=9)[0] if name in toys.TEXTS else toys.images(seed=9)
@@ -181,7 +204,10 @@ def test_what_a_tower_cannot_capture_is_an_error(name):
 
 def test_towers_ignore_the_mesh():
     """All towers at once, on data x fsdp x tensor = 2 x 2 x 2 under the usual rules: values and gradients of one device."""
-    towers = {name: toys.tower(name, dropout=0.2, **({} if name == "resnet" else dict(layers=1))) for name in NAMES}
+    towers = {
+        name: toys.tower(name, dropout=0.2, **attention_dropout(name, 0.2), **({} if name == "resnet" else dict(layers=1)))
+        for name in NAMES
+    }
     model = DualEncoder(towers=towers, views={name: name for name in NAMES})
     batch = {name: toys.inputs(name, 8)[0] for name in NAMES} | {f"{name}_mask": toys.inputs(name, 8)[1] for name in toys.TEXTS}
     keys = {name: toys.keys(8) for name in NAMES}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.attention import Attention
+from models.attention import Attention, attend, attend_near
 from models.layers import ACTIVATIONS, layer_norm
 from models.position import sincos_2d
 from models.transformer import Mlp
@@ -30,6 +30,39 @@ def test_attention(causal, masked):
     seen = lambda row: lambda i, j: (j <= i or not causal) and (mask[row, j] or not masked)
     expected = np.stack([towers.attention(np.asarray(x[r], float), towers.wide(params), 2, seen(r)) for r in range(3)])
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_dropout_of_attention_weights_by_definition():
+    """softmax, then zeros and 1 / (1 - rate): what is kept does not sum to one."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((3, 2, 5, 4)) for _ in range(3))
+    kept = rng.random((3, 2, 5, 5)) < 0.6
+    scores = np.exp(np.einsum("bhqd,bhkd->bhqk", q, k) / 2)
+    expected = np.einsum("bhqk,bhkd->bhqd", scores / scores.sum(-1, keepdims=True) * kept / 0.6, v)
+    single = [jnp.asarray(a, jnp.float32) for a in (q, k, v)]
+    np.testing.assert_allclose(attend(*single, None, drop=lambda w: w * kept / 0.6), expected, rtol=0, atol=TOLERANCE)
+    near = attend_near(*single, None, 1, False, lambda w: 2 * w)
+    np.testing.assert_allclose(near, 2 * attend_near(*single, None, 1, False), rtol=1e-6)
+
+
+@pytest.mark.parametrize("window", [0, 1])
+@pytest.mark.parametrize("kv_heads", [0, 1])
+def test_each_row_head_and_block_drops_weights_of_its_own(kv_heads, window):
+    """Scores of zero and values of one: a head's output is the share of weights it kept, over 1 - rate."""
+    module = Attention(heads=2, kv_heads=kv_heads, window=window, dropout=0.5, qkv_bias=False, out_bias=False)
+    x = jnp.ones((4, 12, 8))
+    params = jax.tree.map(jnp.zeros_like, toys.init(module, x))
+    name = "kv_kernel" if kv_heads else "qkv_kernel"
+    params[name] = params[name].at[0, -1].set(1.0)  # the last part are the values
+    params["out"]["kernel"] = jnp.eye(8)
+    shares = lambda keys, index=0: np.asarray(module.apply({"params": params}, x, keys=keys, index=index))[..., [0, 4]]
+    found = shares(toys.keys())
+    np.testing.assert_allclose(shares(None), 1.0, rtol=1e-6)
+    assert not (found[0] == found[1]).all() and not (found[..., 0] == found[..., 1]).all()
+    np.testing.assert_array_equal(shares(toys.keys()[::-1]), found[::-1])
+    assert not (shares(toys.keys(), 1) == found).all()
+    keys = 2 + bool(not window) * 10  # on each line; 3 inside a window
+    assert abs(found.mean() - 1) < 4 * (found.size * keys) ** -0.5  # each kept with 1/2, so a deviation of one per weight
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))

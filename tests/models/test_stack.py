@@ -16,7 +16,7 @@ LAYERS = 2
 
 
 def stack(**options):
-    return Stack(LAYERS, partial(Block, heads=2, dropout=0.3), **options)
+    return Stack(LAYERS, partial(Block, heads=2, dropout=0.3, attention_dropout=0.3), **options)
 
 
 @functools.lru_cache

@@ -25,7 +25,8 @@ from input_pipeline.tokenize import TOKENIZERS, Tokenizer
 from input_pipeline.transforms import bind_transforms
 
 KEYS = (
-    "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "sources", "tokenizer", "transforms",
+    "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "sources", "copies", "tokenizer",
+    "transforms",
 )  # fmt: skip
 MIN_ROWS = 1000  # bad records are judged against at least this many rows: a share of fewer says little
 LAST_BATCH = 2**40
@@ -123,7 +124,7 @@ def batches(
     rows = data.global_batch // process_count
     read = ReadBatch(
         keys=_keys(data, sources, seed), sources=dict(sources), transforms=bind_transforms(data.transforms), tokenizer=tokenizer,
-        seed=seed, global_batch=data.global_batch, first_row=process_index * rows, rows=rows,
+        seed=seed, global_batch=data.global_batch, first_row=process_index * rows, rows=rows, copies=plain(data.copies),
     )  # fmt: skip
     weights = _weights(data, sources)
     epochs = {label: data.global_batch * weights[label] / sum(weights.values()) / len(source) for label, source in sources.items()}

@@ -34,6 +34,7 @@ class ReadBatch:
         global_batch: rows of all processes.
         first_row: of this process in each global batch.
         rows: of this process.
+        copies: views that begin as another one, by name: two passes of one text, two crops of one image.
     """
 
     keys: order.Keys
@@ -44,6 +45,7 @@ class ReadBatch:
     global_batch: int
     first_row: int
     rows: int
+    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __call__(self, batch: int) -> dict[str, Any]:
         start = batch * self.global_batch + self.first_row
@@ -79,9 +81,13 @@ class ReadBatch:
         """A source with `read` draws parts of its records (captions, negatives) anew in each epoch."""
         label = list(self.sources)[key.source]
         source = self.sources[label]
-        if not hasattr(source, "read"):
-            return source[key.record]
-        return source.read(key.record, order.generator(order.stream(self.seed, f"record {label}"), key))
+        drawn = hasattr(source, "read")
+        record = source.read(key.record, order.generator(order.stream(self.seed, f"record {label}"), key)) if drawn else source[key.record]
+        for name, of in self.copies.items():
+            if name in record or of not in record:
+                wrong = f"there is {name!r} already" if name in record else f"there is no {of!r}"
+                raise ConfigError(f"config.data.copies.{name} copies {of!r}, but of {', '.join(record)} {wrong}.")
+        return record | {name: record[of] for name, of in self.copies.items()}
 
     def _columns(self, rows: Sequence["Row"]) -> dict[str, np.ndarray]:
         names, arrays = list(rows[0].record), {}

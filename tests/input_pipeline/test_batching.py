@@ -160,6 +160,29 @@ class _First:
         return self.source[i]
 
 
+def test_a_copy_begins_as_its_view_and_changes_by_itself():
+    data = config(copies=dict(image_again="image"))
+    data.transforms.image_again = data.transforms.image
+    sources = batching.make_sources(data)
+    tokenizer = batching.make_tokenizer(data, sources)
+    (batch,) = read((data, sources, tokenizer), 1)
+    assert batch["image"].shape == batch["image_again"].shape and (batch["image"] != batch["image_again"]).any()
+    for view in ("image", "image_again"):
+        data.transforms[view].options = dict(shift=0.0, scale=0.0, rotate=0.0, noise=0.0)
+    (batch,) = read((data, sources, tokenizer), 1)
+    np.testing.assert_array_equal(batch["image"], batch["image_again"])
+
+
+@pytest.mark.parametrize(
+    "copies, wrong", [(dict(again="picture"), "there is no 'picture'"), (dict(text="image"), "there is 'text' already")]
+)
+def test_a_copy_of_nothing_or_over_something_is_named(copies, wrong):
+    with pytest.raises(ConfigError, match=rf"config.data.copies.{next(iter(copies))}.*{wrong}"):
+        data = config(copies=copies)
+        sources = batching.make_sources(data)
+        read((data, sources, batching.make_tokenizer(data, sources)), 1)
+
+
 def test_position_counts_the_batches_delivered():
     with toy_batches({"main": Toy(5)}, start=4) as iterator:
         assert iterator.position == 4

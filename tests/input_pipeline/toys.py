@@ -14,6 +14,7 @@ def config(**changes):
     data = dict(
         global_batch=8, shuffle=True, homogeneous=1, size_power=0.0, threads=0, workers=0, max_bad_fraction=0.0,
         sources=dict(main=dict(name="digits", weight=1.0, options=dict(split="test", size=8))),
+        copies={},
         tokenizer=dict(name="bpe", options=dict(vocab_size=300)),
         transforms=dict(
             image=dict(name="augment", options=dict(shift=0.1, scale=0.1, rotate=8.0, noise=0.05)),

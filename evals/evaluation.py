@@ -12,7 +12,19 @@ import numpy as np
 from evals.statistics import STATISTICS
 
 LOWER_IS_BETTER = ("loss", "cross_entropy", "mean_rank", "median_rank", "ece", "ece_adaptive", "brier", "fpr95")
-NO_DIRECTION = ("tie_rate", "count", "std", "geometry", "chance", "logit_scale", "edited", "strength", "temperature", "confidence")
+NO_DIRECTION = (
+    "tie_rate",
+    "count",
+    "std",
+    "geometry",
+    "chance",
+    "logit_scale",
+    "edited",
+    "strength",
+    "temperature",
+    "confidence",
+    "complexity",
+)
 
 
 @dataclasses.dataclass

@@ -21,7 +21,7 @@ OPTIONS = {
     "ranking": {"query": "image", "passage": "text", "ks": (1, 5)}, "sts": {"first": "image"}, "pair_classification": {"first": "image"},
     "bitext": {"source": "image"}, "clustering": {"view": "image", "protocol": "legacy"},
     "knn": {"view": "text", "k": 5, "ks": (1,)}, "linear_probe": {"view": "text", "sweep": False}, "few_shot": {"view": "text", "draws": 1},
-    "calibration": {}, "ood": {}, "embedding_geometry": {},
+    "calibration": {}, "ood": {}, "embedding_geometry": {}, "complexity": {"view": "text"},
     "candidates": {}, "needle": {"query": "image", "passage": "text"},
     "noise": {"query": "image", "passage": "text", "characters": (0.0,), "words": (), "layout": ()},  # the perfect model reads names whole
 }  # fmt: skip
@@ -54,6 +54,7 @@ TIED = {
     "knn": {"k5/accuracy@1": 1 / 5, "k5/accuracy@5": 1, "k1/accuracy@1": 1 / 5, "k5/accuracy@1_pessimistic": 0, "k5/tie_rate": 1},
     "linear_probe": {"accuracy@1": 1 / 5, "cross_entropy": math.log(5), "ece": 0, "accuracy@1_chance": 1 / 5},
     "few_shot": {"accuracy@1": 1 / 5, "f1_macro": 1 / 3 / 5},
+    "complexity": {"accuracy@1": 1 / 5, "complexity/probe_error": 4 / 5},
     "calibration": {"ece": 0, "accuracy@1": 1 / SCRIPTS, "cross_entropy": math.log(SCRIPTS), "brier": 0.8, "scaled/ece": 0},
     "ood": {"msp/auroc": 1 / 2, "msp/auroc_pessimistic": 0, "mcm/tie_rate": 1, "logit/fpr95/id_positive": 1, "msp/fpr95/ood_positive": 1},
     "embedding_geometry": {
@@ -85,6 +86,7 @@ PERFECT = {
     "knn": {"k5/accuracy@1_pessimistic": 1, "k1/accuracy@1": 1, "mean_per_class_recall": 1, "k5/tie_rate": 0},
     "linear_probe": {"accuracy@1": 1, "mean_per_class_recall": 1, "accuracy@1_chance": 1 / 5},
     "few_shot": {"accuracy@1": 1, "f1_macro": 1},
+    "complexity": {"accuracy@1": 1, "complexity/entropy": 1 / 2 + math.log2(10) / 2},  # half of the words are one, the others five
     "calibration": {"ece": 0, "accuracy@1": 1, "scaled/ece": 0, "brier": 0},
     "ood": {"msp/auroc_pessimistic": 1, "mcm/auroc": 1, "energy/fpr95/id_positive": 0, "logit/fpr95/ood_positive": 0, "msp/aupr/out": 1},
     "embedding_geometry": {"geometry/alignment": 0.4},
@@ -104,6 +106,7 @@ CHANCE = {
     "knn": {"k5/accuracy@1": 1 / 5, "k1/accuracy@1": 1 / 5},
     "linear_probe": {"accuracy@1": 1 / 5},
     "few_shot": {"accuracy@1": 1 / 5},
+    "complexity": {"accuracy@1": 1 / 5},
     "calibration": {"accuracy@1": 1 / SCRIPTS},
     "ood": {"msp/auroc": 1 / 2, "energy/auroc": 1 / 2, "mcm/auroc_pessimistic": 1 / 2},
     "embedding_geometry": {"geometry/alignment": 2, "geometry/mean_cosine_image": 0, "geometry/modality_accuracy": 1 / 2},

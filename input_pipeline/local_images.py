@@ -1,4 +1,4 @@
-"""Published sets of images that evaluators read from folders on this machine; nothing is downloaded, nothing is trained on them.
+"""Published sets of images as evaluators read them from folders on this machine; nothing is downloaded, and no source of training is here.
 
 Each class names the folder and the files of its publisher; its docstring says which protocol it follows. Images keep their sizes and
 colours: the eval job brings them to what the model's tower reads. Leaves sets whose texts are to be matched to `local_matching.py`.

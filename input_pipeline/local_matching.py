@@ -1,6 +1,6 @@
 """Published sets that ask which text belongs to an image, or to another text, where a word or two decide.
 
-Read from folders on this machine; nothing is downloaded, nothing is trained on them.
+Read from folders on this machine; nothing is downloaded, and no source of training is here.
 """
 
 import json

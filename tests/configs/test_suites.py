@@ -38,3 +38,13 @@ def test_text_is_controlled_and_a_cut_search_is_called_one():
 
 def test_the_folder_is_where_the_argument_says():
     assert {task.data.options.path.split("/")[0] for task in made("local_text", "path=there").tasks.values()} == {"there"}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_images_are_probed_at_a_chosen_strength_only_in_full(full):
+    tasks = made("local_image", "full" if full else "").tasks
+    assert {label for label, task in tasks.items() if task.name == "linear_probe" and task.options.sweep == full} == {
+        "cifar10_5000_probe", "mnist_2000_probe",
+    }  # fmt: skip
+    prompts = [task.data.options.prompts for task in tasks.values() if "prompts" in task.data.options]
+    assert set(prompts) == {"data/clip_classnames"}

@@ -25,7 +25,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.tokenizer = read
     tokens = lambda length: dict(name="tokenize", options=dict(length=length, buckets=tuple(range(16, length, 16))))
     config.data.transforms = dict(query=tokens(48), passage=tokens(128))
-    tower = dict(name="bert", options=dict(vocab_size=1024, width=32, layers=1, heads=2) if toy else {})
+    tower = dict(
+        name="bert", options=dict(vocab_size=1024, width=32, layers=1, heads=2) if toy else dict(dropout=0.0, attention_dropout=0.0)
+    )
     if not toy:
         tower["init"] = dict(format="sentence_transformers", path=arg.path, keep=())
     config.model.towers = dict(text=tower)

@@ -25,7 +25,7 @@ IGNORED = (
 BERT = dict(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, hidden_act="gelu",
     max_position_embeddings=512, type_vocab_size=2, layer_norm_eps=1e-12, pad_token_id=0, position_embedding_type="absolute",
-    relative_attention_num_buckets=32, is_decoder=False,
+    relative_attention_num_buckets=32, is_decoder=False, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
 )  # fmt: skip
 ROBERTA = BERT | dict(vocab_size=50265, pad_token_id=1)
 DEFAULTS = {
@@ -34,13 +34,14 @@ DEFAULTS = {
     "xlm-roberta": ROBERTA | dict(vocab_size=30522),
     "camembert": ROBERTA | dict(vocab_size=30522),
     "mpnet": BERT | dict(vocab_size=30527),
-    "distilbert": BERT | dict(dim=768, n_layers=6, n_heads=12, hidden_dim=3072, activation="gelu"),
+    "distilbert": BERT | dict(dim=768, n_layers=6, n_heads=12, hidden_dim=3072, activation="gelu", dropout=0.1, attention_dropout=0.1),
 }
 MODEL_TYPES = tuple(DEFAULTS)
 # DistilBERT's words for what the others call so.
 DISTIL = dict(
-    hidden_size="dim", num_hidden_layers="n_layers", num_attention_heads="n_heads", intermediate_size="hidden_dim", hidden_act="activation"
-)
+    hidden_size="dim", num_hidden_layers="n_layers", num_attention_heads="n_heads", intermediate_size="hidden_dim",
+    hidden_act="activation", hidden_dropout_prob="dropout", attention_probs_dropout_prob="attention_dropout",
+)  # fmt: skip
 # What each architecture calls the parts of a layer.
 NAMES = {
     "bert": dict(
@@ -80,6 +81,7 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
         vocab_size=theirs["vocab_size"], length=theirs["max_position_embeddings"] - offset, width=width,
         layers=theirs["num_hidden_layers"], heads=theirs["num_attention_heads"],
         mlp_ratio=names.ratio(theirs["intermediate_size"], width), activation=names.activation(theirs["hidden_act"]),
+        dropout=theirs["hidden_dropout_prob"], attention_dropout=theirs["attention_probs_dropout_prob"],
         norm_eps=theirs["layer_norm_eps"], position_offset=offset,
         token_types=0 if kind in ("mpnet", "distilbert") else theirs["type_vocab_size"],
         relative_buckets=theirs["relative_attention_num_buckets"] if kind == "mpnet" else 0,
@@ -151,6 +153,7 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
     common = dict(
         hidden_size=options["width"], num_hidden_layers=options["layers"], num_attention_heads=options["heads"],
         intermediate_size=round(options["width"] * options["mlp_ratio"]), hidden_act=names.THEIR_ACTIVATIONS[options["activation"]],
+        hidden_dropout_prob=options["dropout"], attention_probs_dropout_prob=options["attention_dropout"],
     )  # fmt: skip
     own = {
         "bert": dict(type_vocab_size=options["token_types"], pad_token_id=0),

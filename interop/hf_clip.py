@@ -19,11 +19,11 @@ CROPS = True  # unless the folder says otherwise
 
 TEXT = dict(
     vocab_size=49408, hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8, max_position_embeddings=77,
-    hidden_act="quick_gelu", layer_norm_eps=1e-5, eos_token_id=49407,
+    hidden_act="quick_gelu", layer_norm_eps=1e-5, attention_dropout=0.0, eos_token_id=49407,
 )  # fmt: skip
 VISION = dict(
     hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, num_channels=3, image_size=224, patch_size=32,
-    hidden_act="quick_gelu", layer_norm_eps=1e-5,
+    hidden_act="quick_gelu", layer_norm_eps=1e-5, attention_dropout=0.0,
 )  # fmt: skip
 TOP = dict(projection_dim=512, logit_scale_init_value=2.6592)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -50,7 +50,7 @@ def block_options(theirs: Mapping[str, Any]) -> dict[str, Any]:
     return dict(
         width=width, layers=theirs["num_hidden_layers"], heads=theirs["num_attention_heads"],
         mlp_ratio=names.ratio(theirs["intermediate_size"], width), activation=names.activation(theirs["hidden_act"]),
-        norm_eps=theirs["layer_norm_eps"],
+        norm_eps=theirs["layer_norm_eps"], attention_dropout=theirs["attention_dropout"],
     )  # fmt: skip
 
 
@@ -158,5 +158,5 @@ def block_config(options: Mapping[str, Any]) -> dict[str, Any]:
         "num_attention_heads": options["heads"],
         "hidden_act": names.THEIR_ACTIVATIONS[options["activation"]],
         "layer_norm_eps": options["norm_eps"],
-        "attention_dropout": 0.0,
+        "attention_dropout": options["attention_dropout"],
     }

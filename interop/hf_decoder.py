@@ -17,6 +17,7 @@ IGNORED = (r"^lm_head\.", r"^score\.", r"rotary_emb\.inv_freq$")
 COMMON = dict(
     hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=None, head_dim=None, hidden_act="silu",
     rms_norm_eps=1e-6, rope_theta=10_000.0, rope_scaling=None, rope_parameters=None, sliding_window=None,
+    attention_dropout=0.0,
 )  # fmt: skip
 QWEN = COMMON | dict(vocab_size=151936, intermediate_size=22016, max_position_embeddings=32768, num_key_value_heads=32)
 DEFAULTS = {
@@ -57,7 +58,7 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
         vocab_size=theirs["vocab_size"], length=theirs["max_position_embeddings"], width=width, layers=theirs["num_hidden_layers"],
         heads=heads, kv_heads=theirs["num_key_value_heads"] or heads, head_dim=theirs["head_dim"] or width // heads,
         mlp_ratio=names.ratio(theirs["intermediate_size"], width), activation=names.activation(theirs["hidden_act"]),
-        norm_eps=theirs["rms_norm_eps"], qk_norm=kind == "qwen3", qkv_bias=kind == "qwen2",
+        attention_dropout=theirs["attention_dropout"], norm_eps=theirs["rms_norm_eps"], qk_norm=kind == "qwen3", qkv_bias=kind == "qwen2",
         # Their window counts the token itself.
         window=theirs["sliding_window"] - 1 if kind == "mistral" and theirs["sliding_window"] else 0,
         rope_theta=theta, rope_scaling=scaling,
@@ -147,6 +148,7 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": round(options["width"] * options["mlp_ratio"]),
         "hidden_act": names.THEIR_ACTIVATIONS[options["activation"]],
         "rms_norm_eps": options["norm_eps"],
+        "attention_dropout": options["attention_dropout"],
         "rope_parameters": {"rope_theta": options["rope_theta"], **_scaling(options["rope_scaling"])},
         "rope_theta": options["rope_theta"],
         "rope_scaling": _scaling(options["rope_scaling"]) if options["rope_scaling"] else None,

@@ -16,7 +16,7 @@ ARCHITECTURE = "ModernBertModel"
 DEFAULTS = dict(
     vocab_size=50368, hidden_size=768, intermediate_size=1152, num_hidden_layers=22, num_attention_heads=12, hidden_activation="gelu",
     max_position_embeddings=8192, norm_eps=1e-5, local_attention=128, global_attn_every_n_layers=3, layer_types=None, rope_parameters=None,
-    global_rope_theta=160_000.0, local_rope_theta=10_000.0,
+    global_rope_theta=160_000.0, local_rope_theta=10_000.0, attention_dropout=0.0,
 )  # fmt: skip
 ABSENT = dict(norm_bias=False, attention_bias=False, mlp_bias=False, rope_scaling=None)  # what a tower does not have
 
@@ -34,7 +34,7 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
         vocab_size=theirs["vocab_size"], length=theirs["max_position_embeddings"], width=width, layers=theirs["num_hidden_layers"],
         heads=theirs["num_attention_heads"], mlp_ratio=names.ratio(theirs["intermediate_size"], width),
         activation=names.activation(theirs["hidden_activation"]), norm_eps=theirs["norm_eps"],
-        window=theirs["local_attention"] // 2, global_every=_global_every(theirs),
+        attention_dropout=theirs["attention_dropout"], window=theirs["local_attention"] // 2, global_every=_global_every(theirs),
         global_theta=_theta(theirs, "full_attention", "global_rope_theta"),
         local_theta=_theta(theirs, "sliding_attention", "local_rope_theta"),
     )  # fmt: skip
@@ -100,6 +100,7 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
         "intermediate_size": round(options["width"] * options["mlp_ratio"]),
         "hidden_activation": names.THEIR_ACTIVATIONS[options["activation"]],
         "norm_eps": options["norm_eps"],
+        "attention_dropout": options["attention_dropout"],
         "pad_token_id": None,  # the library's default lies outside small vocabularies; the tokenizer knows its own
         "local_attention": 2 * options["window"],
         "layer_types": kinds,

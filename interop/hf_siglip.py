@@ -16,7 +16,10 @@ PREFIXES = ("", "siglip.", "siglip2.", "model.", "0.model.", "0.auto_model.")
 IGNORED = (r"(^|\.)position_ids$",)
 ARCHITECTURE = "SiglipModel"
 
-SHARED = dict(intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6)
+SHARED = dict(
+    intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-6,
+    attention_dropout=0.0,
+)  # fmt: skip
 TEXT = SHARED | dict(vocab_size=32000, hidden_size=768, max_position_embeddings=64, projection_size=None)
 VISION = SHARED | dict(hidden_size=768, num_channels=3, image_size=224, patch_size=16, vision_use_head=True)
 MEAN = STD = (0.5,)

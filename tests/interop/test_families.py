@@ -70,6 +70,19 @@ def test_prefixes_and_buffers_of_old_files(name, prefix, tmp_path):
     np.testing.assert_array_equal(by_path(made.params)[path], toys.params(toys.model(name))[path])
 
 
+@pytest.mark.parametrize("name", toys.TOWERS)
+def test_rates_of_dropout_are_those_of_the_file(name):
+    family, made = hf.FAMILIES[name], toys.model(name)
+    for entry in made["towers"].values():
+        entry["options"] |= dict(attention_dropout=0.25)
+    stated = family.config(made)
+    assert {entry["options"]["attention_dropout"] for entry in family.model(stated)["towers"].values()} == {0.25}
+    silent = {key: value for key, value in stated.items() if "dropout" not in key}
+    silent |= {key: {k: v for k, v in value.items() if "dropout" not in k} for key, value in stated.items() if key.endswith("_config")}
+    usual = 0.1 if family.__name__ == "interop.hf_bert" else 0.0  # the library's, where a file says nothing
+    assert {entry["options"]["attention_dropout"] for entry in family.model(silent)["towers"].values()} == {usual}
+
+
 def change(path, edit):
     found = tensors.read(path)
     edit(found)

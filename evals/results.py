@@ -83,9 +83,10 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
     first = next(iter(described.values()))
     own = ("fingerprint", "weights", "step")
     views = {view: {key: value for key, value in found.items() if key not in (*own, "view")} for view, found in described.items()}
-    for view in views:
-        views[view] |= _reading(encoder, view)
-    batch = {"tokens": encoder.tokens, "images": inspect.signature(encoder.encode).parameters["batch"].default}
+    for view, found in views.items():
+        found["tower"] = {name: value for name, value in found["tower"].items() if "drop" not in name}  # training alone drops
+        found |= _reading(encoder, view)
+    batch = {"tokens": encoder.tokens, "images": inspect.signature(retrieval.Encoder.encode).parameters["batch"].default}
     made_by = {key: first[key] for key in own} | {"views": views, "prompts": encoder.prompts, "batch": batch}
     trained = entries(encoder.config.losses) if encoder.config.losses else []  # another library's model brings none
     return Encoders(
@@ -220,7 +221,7 @@ def settings(encode: Encoders, entry: Mapping, heard: Mapping[str, Any]) -> dict
         "options": plain(options_of(evaluator) | plain(entry.options)),
         "inputs": dict(heard),
         **encode.made_by,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "conventions": conventions(evaluator),
     }
 
@@ -231,6 +232,11 @@ def conventions(evaluator: Callable) -> list[str]:
     source = text.partition("\nSource:")[2]
     found = [text.partition("\n")[0], *([" ".join(source.split())] if source else [])]
     return [*found, "scores are taken in float64 and rounded to float32"]
+
+
+def versions(*more: str) -> dict[str, str | None]:
+    """Of what scores depend on, and of `more` packages; None for one that is not installed."""
+    return {name: _version(name) for name in (*PACKAGES, *more)}
 
 
 def _version(name: str) -> str | None:

@@ -44,6 +44,7 @@ TYPES = (
     "pair_classification", "reranking", "retrieval", "sts", "zeroshot",
 )  # fmt: skip
 TASK = ("type", "name", "data", "options", "cut", "source", "licence", "protocol")
+IDENTITY = ("fingerprint", "weights", "step", "views", "prompts")  # of a model; on which machine it runs is none of it
 TEST = "paired percentile bootstrap over items, two-sided; p_holm corrects for the number of tasks"
 
 
@@ -53,7 +54,7 @@ def check(config) -> None:
     Raises:
         ConfigError: an unknown type, evaluator, set, key or option, or a task without a source, licence or protocol.
     """
-    check_section(config, ("name", "bootstrap", "references", "tasks"), "suite")
+    check_section(config, ("name", "bootstrap", "references", "tasks", "mteb"), "suite", optional=("mteb",))
     check_section(config.bootstrap, ("number", "seed", "level"), "suite.bootstrap")
     for name in config.references:
         choose(results.REFERENCES, name, "suite.references")
@@ -86,7 +87,7 @@ def run(config, name: str, encode: results.Encoders, output: pathlib.Path, only:
     """
     for label in only:
         choose(config.tasks, label, "--evals")
-    _claim(output / name / "model.json", name, encode)
+    claim(output / name, encode.made_by)
     written, missing = [], {}
     for label, task in config.tasks.items():
         path = output / name / f"{label}.json"
@@ -102,18 +103,30 @@ def run(config, name: str, encode: results.Encoders, output: pathlib.Path, only:
         written.append(path)
         log.info("%s %s: %s = %.4f (%.1f s)", name, label, evaluation.primary, evaluation.metrics[evaluation.primary], seconds)
     path = output / name / "missing.json"
-    write_json(path, (read_json(path) if path.exists() else {}) | missing)
+    write_json(path, read_json(path) | missing)
     return written
 
 
-def _claim(path: pathlib.Path, name: str, encode: results.Encoders) -> None:
-    """Another model's results under the same name would make one row of two models."""
-    if path.exists() and (found := differences(read_json(path), encode.made_by, name)):
+def claim(folder: pathlib.Path, made_by: Mapping[str, Any]) -> None:
+    """Begins a model's folder, or takes up the one it began before: another model's results would make one row of two models.
+
+    Args:
+        folder: of the model.
+        made_by: what its vectors depend on.
+
+    Raises:
+        ConfigError: the folder is another model's.
+    """
+    path = folder / "model.json"
+    own = lambda made_by: {key: made_by[key] for key in IDENTITY if key in made_by}
+    if path.exists() and (found := differences(own(read_json(path)), own(made_by), folder.name)):
         raise ConfigError(
-            f"{path.parent} holds results of another model: {'; '.join(found[:4])}. Give this one a name, --model=NAME=FOLDER, "
+            f"{folder} holds results of another model: {'; '.join(found[:4])}. Give this one a name, --model=NAME=FOLDER, "
             "or choose another --output."
         )
-    write_json(path, encode.made_by)
+    write_json(path, made_by)
+    if not (folder / "missing.json").exists():
+        write_json(folder / "missing.json", {})
 
 
 def _is_done(path: pathlib.Path, task) -> bool:

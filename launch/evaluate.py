@@ -54,20 +54,23 @@ def checkpoints() -> None:
 def suite() -> None:
     """The models given, then the standing references, then the table of all that the folder holds."""
     import retrieval
-    from evals import results
+    from evals import mteb_suite, results
     from evals import suite as suites
 
     config = overrides.load(_SUITE.value)
     suites.check(config)
     output = pathlib.Path(_OUTPUT.value or f"suites/{config.name}")
-    models = suites.named(_MODEL.value)
-    for name, path in models.items():
-        encoder = retrieval.load(path, dtype=_PRECISION.value, format=_FORMAT.value)
-        suites.run(config, name, results.of_model(encoder), output, _EVALS.value)
+    if "mteb" in config:
+        tasks = mteb_suite.tasks(config.mteb)
+        config = mteb_suite.described(config, tasks)
+        evaluate = lambda name, encoder: mteb_suite.run(name, encoder, tasks, output, batch=config.mteb.batch)
+    else:
+        evaluate = lambda name, encoder: suites.run(config, name, results.of_model(encoder), output, _EVALS.value)
+    for name, path in suites.named(_MODEL.value).items():
+        evaluate(name, retrieval.load(path, dtype=_PRECISION.value, format=_FORMAT.value))
     if _WORKDIR.value:
         encoder = retrieval.load(_WORKDIR.value, _STEP.value, dtype=_PRECISION.value)
-        name = f"{pathlib.Path(_WORKDIR.value).resolve().name}@{encoder.step}"
-        suites.run(config, name, results.of_model(encoder), output, _EVALS.value)
+        evaluate(f"{pathlib.Path(_WORKDIR.value).resolve().name}@{encoder.step}", encoder)
     suites.references(config, output, _EVALS.value)
     print(suites.write(config, output))
 

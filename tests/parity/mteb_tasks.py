@@ -1,6 +1,16 @@
-"""Tasks of a suite as tasks of MTEB, made of the same values: nothing is downloaded."""
+"""Tasks of a suite as tasks of MTEB, made of the same values: nothing is downloaded.
+
+python -m tests.parity.mteb_tasks DATA MODEL CACHE > docs/results/local_text_mteb.json
+
+runs the whole text suite through MTEB alone, with sentence-transformers: nothing of Tandem but the reading of the files. Started again
+after a stop, MTEB goes on with what is missing from the folder CACHE.
+"""
+
+import json
+import sys
 
 import datasets
+import mteb
 from mteb.abstasks.classification import AbsTaskClassification
 from mteb.abstasks.clustering import AbsTaskClustering
 from mteb.abstasks.pair_classification import AbsTaskPairClassification
@@ -9,6 +19,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
 
+from configs.suites import local_text
 from core.config import bind, options_of, plain
 from evals import EVALUATORS, results
 from evals.cut import Cut
@@ -90,3 +101,19 @@ def _ranking(source):
     corpus = datasets.Dataset.from_list([row | {"title": ""} for row in rows(found.corpus_ids, found.corpus)])
     queries = datasets.Dataset.from_list([row for row in rows(found.query_ids, found.queries) if row["id"] in relevant])
     return {"default": {"test": dict(corpus=corpus, queries=queries, relevant_docs=relevant, top_ranked=None)}}
+
+
+def main(data, folder, cache):
+    import sentence_transformers
+
+    model, found = sentence_transformers.SentenceTransformer(folder, device="cpu"), {}
+    for label, entry in local_text.get_config(f"path={data}").tasks.items():
+        options = dict(encode_kwargs={"batch_size": 32}, co2_tracker=False, show_progress_bar=False)
+        done = mteb.evaluate(model, task(label, entry), cache=mteb.cache.ResultCache(cache), **options)
+        found[label] = float(done.task_results[0].get_score())
+    versions = {"mteb": mteb.__version__, "sentence-transformers": sentence_transformers.__version__}
+    print(json.dumps({"versions": versions, "scores": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,9 +1,10 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
 from input_pipeline import labelled_text, local_bitext, local_images, local_matching, local_text, needles
-from input_pipeline.sources import captions, digits, docstrings, glyphs, image_folder, pairs, webdataset
+from input_pipeline.sources import array_record, captions, digits, docstrings, glyphs, image_folder, pairs, webdataset
 
 SOURCES = {
+    "array_record": array_record.ArrayRecord,
     "captions": captions.Captions,
     "digits": digits.Digits,
     "docstrings": docstrings.Docstrings,

@@ -39,11 +39,24 @@ class Captioned:
         Raises:
             BadRecord: no image or no caption, or one that cannot be read.
         """
+        record = self.whole(i)
+        captions = record["text"]
+        return record | {"text": captions[int(rng.integers(len(captions))) if rng is not None and self._draw else 0]}
+
+    def whole(self, i: int) -> dict[str, Any]:
+        """Record i with all its captions, a list, as `text`.
+
+        Raises:
+            BadRecord: as `read`.
+        """
         captions = self.captions(i)
         if not captions:
             raise BadRecord(f"record {i} has no caption", "missing")
-        caption = captions[int(rng.integers(len(captions))) if rng is not None and self._draw else 0]
-        return {"image": self.image(i), "text": caption, "id": i if self._ids is None else int(self._ids[i])}
+        return {"image": self.image(i), "text": captions, "id": i if self._ids is None else int(self._ids[i])} | self.numbers(i)
+
+    def numbers(self, i: int) -> dict[str, float]:
+        """What else there is of record i: columns of numbers."""
+        return {}
 
     def texts(self) -> Iterator[str]:
         """Each distinct caption once, in order; of more than `TEXT_RECORDS` records, those of so many evenly over all."""

@@ -71,6 +71,27 @@ def image(row: Mapping[str, Any], name: str, i: int, root: str) -> bytes:
     return value
 
 
+def number(row: Mapping[str, Any], name: str, place: str) -> float:
+    """The number of a column.
+
+    Raises:
+        BadRecord: something else, or nothing.
+    """
+    value = row.get(name)
+    try:
+        if value is None or isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError):
+        raise BadRecord(f"{place}: {name!r} holds {value!r}, not a number", "missing" if value is None else "malformed") from None
+
+
+def drawn(values: list, k: int, rng: np.random.Generator | None) -> list:
+    """k of some values, the first ones or drawn; fewer than k are repeated."""
+    order = range(len(values)) if rng is None else rng.permutation(len(values)).tolist()
+    return [values[order[n % len(order)]] for n in range(k)]
+
+
 def of_rows(rows: Any, name: str) -> Iterator[Any]:
     """The values of one column of a table; None for a row that cannot be read or has none."""
     for row in rows.rows():

@@ -31,6 +31,7 @@ class Captions(Captioned):
         templates: what captions of classes are drawn from; `{}` becomes the name of the class.
         header: names of the columns of CSV or TSV files whose first row is data already.
         draw: False takes the first caption in training too.
+        numbers: columns of numbers (scores, say) that records have beside image and text.
         max_characters: a longer caption makes a record bad.
 
     Raises:
@@ -40,12 +41,13 @@ class Captions(Captioned):
     def __init__(
         self, *, files: tuple[str, ...] = (), image: str = "image", text: tuple[str, ...] = ("text",), root: str = "", by: str = "",
         id: str = "", templates: tuple[str, ...] = ("a photo of a {}.",), header: tuple[str, ...] = (), draw: bool = True,
-        max_characters: int = MAX_CHARACTERS,
+        numbers: tuple[str, ...] = (), max_characters: int = MAX_CHARACTERS,
     ):  # fmt: skip
         super().__init__(draw)
         open_columns = lambda *names: tables.open_rows(files, list(dict.fromkeys(names)), header)
-        self._images, self._texts = open_columns(image), open_columns(*text)  # apart: captions are read without images
+        self._images, self._texts = open_columns(image), open_columns(*text, *numbers)  # apart: captions are read without images
         self._image, self._text, self._most, self._templates = image, tuple(text), max_characters, tuple(templates)
+        self._numbers = tuple(numbers)
         self._root = root or posixpath.dirname(files_.expand(files)[0]) or os.curdir
         self._names = self._texts.names(text[0]) if len(text) == 1 else ()
         rows = np.arange(len(self._texts))
@@ -91,6 +93,18 @@ class Captions(Captioned):
             values = self._texts[row]
             found += [text for name in self._text for text in columns.texts(values, name, row, self._most)]
         return found
+
+    def numbers(self, i: int) -> dict[str, float]:
+        """The columns of numbers of record i, of its first row.
+
+        Raises:
+            BadRecord: something that is no number.
+        """
+        if not self._numbers:
+            return {}
+        row = int(self._rows[self._bounds[i]])
+        values = self._texts[row]
+        return {name: columns.number(values, name, f"row {row + 1}") for name in self._numbers}
 
     def groups(self) -> list[str]:
         """The class of each image, for plots."""

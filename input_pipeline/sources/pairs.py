@@ -68,9 +68,18 @@ class Pairs:
         if self._k:
             if not negatives:
                 raise BadRecord(f"row {i + 1} has no negatives in {', '.join(self._negatives)}", "missing")
-            order = range(len(negatives)) if rng is None else rng.permutation(len(negatives)).tolist()
-            record["negatives"] = [negatives[order[n % len(order)]] for n in range(self._k)]
+            record["negatives"] = columns.drawn(negatives, self._k, rng)
         return record
+
+    def whole(self, i: int) -> dict[str, Any]:
+        """Record i with all its positives and negatives, lists.
+
+        Raises:
+            BadRecord: as `read`.
+        """
+        query, positives, negatives = self._texts(i)
+        number = i if self._ids is None else int(self._ids[i])
+        return {"query": query, "passage": positives, "id": number} | ({"negatives": negatives} if self._negatives else {})
 
     def texts(self) -> Iterator[str]:
         """All texts of the rows that can be read, in order; one that stands in several rows comes several times."""

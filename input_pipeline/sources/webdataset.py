@@ -21,6 +21,7 @@ from input_pipeline.captioned import MAX_CHARACTERS, Captioned
 log = logging.getLogger(__name__)
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+PARTS = ("image", "caption", "json")
 READERS = 16  # shards indexed at once; most of that is waiting where they are remote
 NONE = np.uint32(2**32 - 1)  # size of a file that a record lacks, and more than a shard's member can have
 
@@ -35,6 +36,7 @@ class WebDataset(Captioned):
         image: endings of an image's name; the first that a record has counts.
         text: ending of the name of the caption's file; with a dot, `json.caption`, a key in a JSON file, a text or a list of texts.
         draw: False takes the first caption in training too.
+        numbers: keys of the JSON file whose numbers (scores, say) records have beside image and text.
         max_characters: a longer caption makes a record bad.
 
     Raises:
@@ -43,14 +45,19 @@ class WebDataset(Captioned):
 
     def __init__(
         self, *, shards: tuple[str, ...] = (), image: tuple[str, ...] = IMAGES, text: str = "txt", draw: bool = True,
-        max_characters: int = MAX_CHARACTERS,
+        numbers: tuple[str, ...] = (), max_characters: int = MAX_CHARACTERS,
     ):  # fmt: skip
         super().__init__(draw)
         ending, _, self._key = text.lower().partition(".")
         if self._key and ending != "json":
             ending, self._key = text.lower(), ""  # such as `caption.txt`
         self._paths, self._most = files.expand(shards, "shards"), max_characters
-        find = partial(_index, endings=(tuple(name.lower() for name in image), (ending,)))
+        self._numbers = tuple(numbers)
+        endings = [tuple(name.lower() for name in image), (ending,)]
+        if numbers and ending != "json":
+            endings.append(("json",))
+        self._json = len(endings) - 1
+        find = partial(_index, endings=tuple(endings))
         with ThreadPoolExecutor(READERS) as pool:
             found = list(pool.map(find, self._paths))
         self._bounds = np.cumsum([0, *(len(index["start"]) for index in found)])
@@ -77,9 +84,20 @@ class WebDataset(Captioned):
             BadRecord: there is no file for them, or it cannot be read.
         """
         data = self._file(i, 1)
-        value = _from_json(data, self._key, self.name(i)) if self._key else data
+        value = self._parsed(data, i).get(self._key) if self._key else data
         texts = columns.texts({"text": value}, "text", i, self._most)
         return texts if self._key else [text.strip() for text in texts]  # files end in a new line, as a rule
+
+    def numbers(self, i: int) -> dict[str, float]:
+        """The numbers of record i in its JSON file.
+
+        Raises:
+            BadRecord: no such file, or something that is no number.
+        """
+        if not self._numbers:
+            return {}
+        found = self._parsed(self._file(i, self._json), i)
+        return {name: columns.number({name: found.get(name.lower())}, name, self.name(i)) for name in self._numbers}
 
     def name(self, i: int) -> str:
         """Shard and name of record i, for people."""
@@ -90,29 +108,28 @@ class WebDataset(Captioned):
     def _shard(self, i: int) -> int:
         return int(np.searchsorted(self._bounds, i, side="right")) - 1
 
+    def _parsed(self, data: bytes, i: int) -> dict[str, Any]:
+        """A JSON object; its keys in lower case, as the options are."""
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(f"{self.name(i)} is not JSON: {error}", "malformed") from error
+        return {str(key).lower(): value for key, value in found.items()} if isinstance(found, dict) else {}
+
     def _file(self, i: int, column: int) -> bytes:
         shard = self._shard(i)
         start, size = int(self._start[i, column]), self._size[i, column]
         if start < 0:
             raise BadRecord(f"{self._paths[shard]} is cut short or damaged: no more records can be found in it", "truncated")
         if size == NONE:
-            raise BadRecord(f"{self.name(i)}: its {('image', 'caption')[column]} is not there", "missing")
+            raise BadRecord(f"{self.name(i)}: its {PARTS[column]} is not there", "missing")
         if size == 0:
-            raise BadRecord(f"{self.name(i)}: its {('image', 'caption')[column]} has no bytes", "empty")
+            raise BadRecord(f"{self.name(i)}: its {PARTS[column]} has no bytes", "empty")
         try:
             return files.read(self._paths[shard], start, start + int(size))
         except BadRecord as error:
             until = int(self._bounds[shard + 1]) if error.kind == "gone" else None  # the shard, and so all its records
             raise BadRecord(str(error), error.kind, until=until) from error
-
-
-def _from_json(data: bytes, key: str, name: str) -> Any:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRecord(f"{name} is not JSON: {error}", "malformed") from error
-    # Keys of img2dataset are in lower case, and so is the option.
-    return {str(k).lower(): v for k, v in found.items()}.get(key) if isinstance(found, dict) else None
 
 
 def _index(path: str, endings: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:

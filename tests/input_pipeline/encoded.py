@@ -9,6 +9,11 @@ import tarfile
 import numpy as np
 from PIL import Image
 
+from core.workdir import write_json
+from input_pipeline.prepare import Rules
+from input_pipeline.sources.webdataset import WebDataset
+from launch import prepare
+
 COUNT = 9
 CLASSES = ("cat", "dog", "guinea_pig")
 
@@ -81,8 +86,20 @@ def parquet(folder, **options):
     return dict(files=(str(folder / "*.parquet"),)) | options
 
 
+def array_record(folder, **options):
+    """What `launch.prepare` makes of the tar shards; parts of one record each but for the last."""
+    prepared = folder / "prepared"
+    prepared.mkdir()
+    source = WebDataset(text="json.caption", **webdataset(folder))
+    parts = [*(range(i, i + 1) for i in range(4)), range(4, COUNT)]
+    manifest = prepare.make(source, parts, prepared, Rules(), map, lambda rows: None, 6)
+    write_json(prepared / "manifest.json", manifest)
+    return dict(folder=str(prepared)) | options
+
+
 # Name of the source, what writes it, options.
 CASES = {
+    "array_record": ("array_record", array_record, {}),
     "webdataset": ("webdataset", webdataset, {}),
     "webdataset json": ("webdataset", webdataset, dict(text="json.caption")),
     "image_folder": ("image_folder", image_folder, dict(templates=("a {}.", "this is a {}"))),

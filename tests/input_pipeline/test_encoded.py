@@ -94,7 +94,7 @@ def test_training_goes_on_where_it_stopped(source):
 
 
 def test_captions_of_all_forms_are_the_same(tmp_path):
-    for case in ("captions", "captions parquet", "webdataset json", "image_folder files"):
+    for case in ("array_record", "captions", "captions parquet", "webdataset json", "image_folder files"):
         (tmp_path / case).mkdir()
         name, options = encoded.make(case, tmp_path / case)
         source = SOURCES[name](**options)

@@ -26,6 +26,9 @@ def batch(seed=0, queries=8, passages=None, width=6, hard=2, classes=4, padded=2
         "zp_weight": rng.uniform(0.2, 2.0, passages or queries),
         "zq_teacher": unit(rng.normal(size=(queries, width + 1))),
         "zp_teacher": unit(rng.normal(size=(passages or queries, width + 1))),
+        "zq_guide": unit(rng.normal(size=(queries, width + 2))),
+        "zp_guide": unit(rng.normal(size=(passages or queries, width + 2))),
+        "zn_guide": unit(rng.normal(size=(queries, hard, width + 2))),
     }
     arrays = {name: value.astype(dtype) for name, value in arrays.items()}
     return arrays | {

@@ -84,3 +84,30 @@ def sigmoid(zq, zp, logit_scale, logit_bias, id=None, alias=None, zn=None, weigh
             y = 1 if _related(i, j, len(zq), id, alias) else -1
             values[i] += max(-y * z, 0) + math.log1p(math.exp(-abs(z)))
     return values
+
+
+def gist(
+    zq, zp, zq_guide, zp_guide, logit_scale, id=None, alias=None, zn=None, zn_guide=None, weight=None,
+    *, also=("query_query", "passage_passage"), margin=0.0, margin_kind="absolute", negatives="all",
+):  # fmt: skip
+    weight = np.ones(len(zq)) if weight is None else weight
+    scale, values, queries = float(logit_scale), np.zeros(len(zq)), len(zq)
+    for i in range(queries):
+        if weight[i] == 0:
+            continue
+        own = _dot(zq_guide[i], zp_guide[i])
+        threshold = own - (margin if margin_kind == "absolute" else abs(own) * margin)
+        # (what it is, its cosine for the student, for the guide); neither padding nor what shares a label with row i.
+        others = [j for j in range(len(zp)) if (j >= queries or weight[j] != 0) and not _related(i, j, queries, id, alias)]
+        found = [(_dot(zq[i], zp[j]), _dot(zq_guide[i], zp_guide[j])) for j in others]
+        if "query_query" in also:
+            found += [(_dot(zq[i], zq[j]), _dot(zq_guide[i], zq_guide[j])) for j in others if j < queries]
+        if "passage_passage" in also:
+            found += [(_dot(zp[i], zp[j]), _dot(zp_guide[i], zp_guide[j])) for j in others]
+        if zn is not None:
+            owners = [i] if negatives == "own" else [j for j in range(queries) if weight[j] != 0]
+            found += [(_dot(zq[i], zn[j][k]), _dot(zq_guide[i], zn_guide[j][k])) for j in owners for k in range(len(zn[j]))]
+        kept = [scale * student for student, guide in found if not guide > threshold]
+        target = scale * _dot(zq[i], zp[i])
+        values[i] = _log_sum_exp([target, *kept]) - target
+    return values

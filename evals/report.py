@@ -1,11 +1,13 @@
-"""The page of a run: `report.html` with everything inside, `results.json` for programs, a short table for the terminal.
+"""The page of a run: `report.html` with everything inside, `results.json` and `results.csv` for programs, a short table for the terminal.
 
 Leaves reading to `run_files.py`, the parts of the page to `sections.py`, curves to `plots.py`, the numbers behind pictures to
 `pictures.py`, and looks to `report.html.j2`.
 """
 
+import csv
+import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -17,7 +19,7 @@ from evals.run_files import Run
 
 
 def write(workdir) -> pathlib.Path:
-    """Writes `report.html` and `results.json` into a workdir from whatever it holds by now.
+    """Writes `report.html`, `results.json` and `results.csv` into a workdir from whatever it holds by now.
 
     Returns:
         The path of the page, which needs no other file and no network.
@@ -27,6 +29,7 @@ def write(workdir) -> pathlib.Path:
     """
     run = run_files.read_run(workdir)
     write_json(run.workdir / "results.json", results(run))
+    (run.workdir / "results.csv").write_text(table({run.workdir.resolve().name: run}), encoding="utf-8")
     path = run.workdir / "report.html"
     path.write_text(page(run), encoding="utf-8")
     return path
@@ -80,13 +83,24 @@ def results(run: Run) -> dict[str, Any]:
     return {"evaluators": evaluators, "train": run.lines[-1] if run.lines else {}, "environment": run.environment}
 
 
+def table(runs: Mapping[str, Run]) -> str:
+    """The content of `results.csv`: every metric of every result, a row each."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("run", "task", "evaluator", "step", "metric", "value", "primary"))
+    for name, run in runs.items():
+        for label, found in run.results.items():
+            for result in found:
+                for metric, value in result["metrics"].items():
+                    primary = int(metric == result["primary"]["name"])
+                    rows.writerow((name, label, result["evaluator"], result["step"], metric, value, primary))
+    return text.getvalue()
+
+
 def page(run: Run) -> str:
     """The report as HTML."""
-    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
-    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=loader, **options)
-    environment.filters["readable"] = lambda value, name: run_files.readable(name, value)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         name=run.workdir.resolve().name,
         lead=" · ".join(value for title, value in sections.facts(run) if title in ("Steps", sections.WALL_TIME, "Devices")),
         headlines=[sections.headline(run, label) for label in run.results],
@@ -98,3 +112,12 @@ def page(run: Run) -> str:
         config=run.config,
         versions=run.environment.get("versions", {}),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the templates beside this file; a name that it lacks is an error."""
+    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent)
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, **options)
+    environment.filters["readable"] = lambda value, name: run_files.readable(name, value)
+    return environment.get_template(template).render(**values)

@@ -29,6 +29,7 @@ class Run:
         lines: logged steps in order, each once.
         results: evaluation files by label, ordered by step; the one of `config.checkpoint.best` first, then as in the config.
         galleries: arrays of the newest gallery by label.
+        items: of the last result by label, what its primary metric is made of; absent where nothing was kept.
     """
 
     workdir: pathlib.Path
@@ -37,6 +38,7 @@ class Run:
     lines: list[dict[str, Any]]
     results: dict[str, list[dict[str, Any]]]
     galleries: dict[str, dict[str, np.ndarray]]
+    items: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def goal(self, label: str) -> float | None:
         """What `config.evals.<label>.goal` asks of the primary metric; None where nothing is asked."""
@@ -57,12 +59,45 @@ def read_run(workdir) -> Run:
     workdir = pathlib.Path(workdir)
     config, environment = (_read_if_there(workdir / name) or {} for name in ("config.json", "environment.json"))
     lines = read_lines(workdir / "metrics.jsonl")
-    deciding = (config.get("checkpoint", {}).get("best") or "").partition("/")[0]  # the evaluator that picks the best checkpoint comes first
+    deciding = (config.get("checkpoint", {}).get("best") or "").partition("/")[
+        0
+    ]  # the evaluator that picks the best checkpoint comes first
     results = _results(workdir / "evals", [deciding, *config.get("evals", {})])
     if not (config or lines or results):
         raise FileNotFoundError(f"{workdir} holds no config.json, metrics.jsonl or evals/; give the --workdir of a training run.")
-    galleries = {label: _gallery(workdir / "evals", found) for label, found in results.items()}
-    return Run(workdir, config, environment, lines, results, {label: arrays for label, arrays in galleries.items() if arrays})
+    places = {label: [workdir / "evals" / str(result["step"]) / label for result in found] for label, found in results.items()}
+    return Run(workdir, config, environment, lines, results, *_arrays(places))
+
+
+def read_runs(folder) -> list[Run]:
+    """Reads a workdir, a suite's folder of results (a run for each model), or the folder of one model in it.
+
+    Raises:
+        FileNotFoundError: it is none of them.
+    """
+    folder = pathlib.Path(folder)
+    models = [path.parent for path in sorted(folder.glob("*/model.json"))]
+    if (folder / "model.json").exists():
+        models = [folder]
+    return [_read_model(model) for model in models] or [read_run(folder)]
+
+
+def _read_model(folder: pathlib.Path) -> Run:
+    """A suite's results of one model, which have no history."""
+    found = [_read_if_there(path) for path in sorted(folder.glob("*.json"))]
+    results = {result["label"]: [result] for result in found if result and {"label", "primary", "metrics"} <= result.keys()}
+    suite = _read_if_there(folder.parent / "suite.json") or {"tasks": {}}
+    order = {label: i for i, label in enumerate(suite["tasks"])}
+    results = dict(sorted(results.items(), key=lambda pair: order.get(pair[0], len(order))))
+    config = {"model": _read_if_there(folder / "model.json") or {}}
+    return Run(folder, config, {}, [], results, *_arrays({label: [folder / label] for label in results}))
+
+
+def _arrays(places: dict[str, list[pathlib.Path]]) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The newest gallery and the last items by label, from the paths of its results without their endings."""
+    galleries = {label: next((found for path in reversed(paths) if (found := _load(path, ".npz"))), {}) for label, paths in places.items()}
+    items = {label: _load(paths[-1], ".items.npz") for label, paths in places.items()}
+    return {label: arrays for label, arrays in galleries.items() if arrays}, {label: x["items"] for label, x in items.items() if x}
 
 
 def best(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,10 +156,9 @@ def _results(folder: pathlib.Path, order: list[str]) -> dict[str, list[dict[str,
     return {label: sorted(found[label], key=lambda result: result["step"]) for label in labels}
 
 
-def _gallery(folder: pathlib.Path, results: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    for result in reversed(results):
-        path = folder / str(result["step"]) / f"{result['label']}.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
-    return {}
+def _load(path: pathlib.Path, ending: str) -> dict[str, np.ndarray]:
+    path = path.with_name(path.name + ending)
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)

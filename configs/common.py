@@ -49,7 +49,7 @@ def base() -> ConfigDict:
         global_batch=256, shuffle=True, homogeneous=1, size_power=0.0, threads=2, workers=0, max_bad_fraction=0.001,
         sources={}, copies={}, tokenizer=None, transforms={},
     )  # fmt: skip
-    config.model = dict(towers={}, views={}, adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float))
+    config.model = dict(towers={}, views={}, companions=(), adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float))
     config.losses = dict(matmul_dtype="float32")
     config.optimizer = dict(
         name="adamw",

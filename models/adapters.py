@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Key
 
 from core.config import ConfigError, bind, check_keys, check_section, choose
 from core.paths import by_path, check_patterns, from_paths, matches
+from models.dual import companions
 
 FUSED = {"qkv_kernel": ("q", "k", "v"), "kv_kernel": ("k", "v"), "gated_kernel": ("gate", "up")}  # parts along axis 1
 
@@ -150,8 +151,8 @@ def make(model, boxed) -> Adapters:
 
 
 def frozen(config) -> tuple[str, ...]:
-    """Patterns of all parameters without gradient: `config.optimizer.freeze`, and towers under their adapters."""
-    under = []
+    """Patterns of all parameters without gradient: `config.optimizer.freeze`, companions, and towers under their adapters."""
+    under = [f"^towers_{label}/" for label in companions(config.model)]
     for label, entry in _section(config.model).items():
         train = "|".join(f"(?:{pattern})" for pattern in _train(entry))
         under.append(f"^(?!.*(?:{train}))towers_{label}/" if train else f"^towers_{label}/")

@@ -18,11 +18,13 @@ LOG_SCALE_MAX = math.log(100.0)  # CLIP: a larger scale was unstable
 class DualEncoder(nn.Module):
     """Applies each view's tower and names what comes out.
 
-    `towers` holds a Linen module per label; `views` maps a view of the batch to a label, and two views may share one.
+    `towers` holds a Linen module per label; `views` maps a view of the batch to a label, and two views may share one. `companions` are
+    towers that only a loss looks at (a guide, a teacher): frozen, without dropout, of a width of their own.
     """
 
     towers: Mapping[str, nn.Module]
     views: Mapping[str, str]
+    companions: tuple[str, ...] = ()
     temperature_init: float = 0.07
     logit_bias_init: float | None = None
 
@@ -57,7 +59,8 @@ class DualEncoder(nn.Module):
             arrays["logit_bias"] = self.logit_bias
         for view in [v for v in self.views if v in batch]:
             asked = tuple((capture or {}).get(view, ()))
-            inputs = (batch[view], batch.get(f"{view}_mask"), (keys or {}).get(view), asked, (hooks or {}).get(view))
+            key = None if self.views[view] in self.companions else (keys or {}).get(view)
+            inputs = (batch[view], batch.get(f"{view}_mask"), key, asked, (hooks or {}).get(view))
             out = self.encode(view, *inputs, batch.get(f"{view}_pool_mask"))
             arrays |= {f"z_{view}" if name == "embedding" else f"{name}_{view}": array for name, array in out.items()}
         return arrays
@@ -85,14 +88,17 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
 
     Args:
         model: the config section: `towers.<label> = {name, options}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
-            `towers.<label>.init` (first weights) and `adapters` (`models/adapters.py`) change no tower, so they are not read here.
+            `towers.<label>.init` (first weights) and `adapters` (`models/adapters.py`) change no tower, so they are not read here;
+            `companions` are labels of towers.
         vocab_size: of the run's tokenizer, if it has one.
 
     Raises:
-        ConfigError: unknown keys or choices, a view of an unknown tower, towers that do not share an output width,
+        ConfigError: unknown keys or choices, a view of an unknown tower, towers beside companions that do not share an output width,
             or a vocabulary larger than a text tower's table.
     """
-    check_section(model, ("towers", "views", "adapters", "temperature_init", "logit_bias_init"), "config.model", optional=("adapters",))
+    keys = ("towers", "views", "companions", "adapters", "temperature_init", "logit_bias_init")
+    check_section(model, keys, "config.model", optional=("companions", "adapters"))
+    beside = companions(model)
     towers = {}
     for label, entry in model.towers.items():
         key = f"config.model.towers.{label}"
@@ -105,9 +111,25 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
             )
     for view, label in model.views.items():
         choose(towers, label, f"config.model.views.{view}")
-    dims = {label: tower.output_dim for label, tower in towers.items()}
+    for label in beside:
+        choose(towers, label, "config.model.companions")
+    dims = {label: tower.output_dim for label, tower in towers.items() if label not in beside}
     if len(set(dims.values())) > 1:
         raise ConfigError(f"towers must end in one shared width, found {dims}; change config.model.towers.<label>.options.embed_dim.")
-    return DualEncoder(
-        towers=towers, views=dict(model.views), temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init
-    )
+    scalars = dict(temperature_init=model.temperature_init, logit_bias_init=model.logit_bias_init)
+    return DualEncoder(towers=towers, views=dict(model.views), companions=beside, **scalars)
+
+
+def companions(model) -> tuple[str, ...]:
+    """Labels of the towers that only losses look at."""
+    return tuple(model.companions) if "companions" in model else ()  # a config of other origin may do without
+
+
+def alone(model):
+    """The section `config.model` without its companions: what is left after training."""
+    left, gone = model.copy_and_resolve_references(), companions(model)
+    with left.unlocked():
+        left.companions = ()
+        left.towers = {label: tower for label, tower in model.towers.items() if label not in gone}
+        left.views = {view: label for view, label in model.views.items() if label not in gone}
+    return left

@@ -81,6 +81,9 @@ def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, 
     tokenizer = tokenize.load(workdir / "tokenizer") if (workdir / "tokenizer").is_dir() else None
     weights = weights or ("params" if config.optimizer.ema_decay is None else "ema")
     params = _restore(config, workdir / "checkpoints", step, weights, mesh, tokenizer)
+    params = {name: leaves for name, leaves in params.items() if name.removeprefix("towers_") not in dual.companions(config.model)}
+    with config.unlocked():
+        config.model = dual.alone(config.model)
     return Encoder(config, params, tokenizer, mesh, step, weights, **options)
 
 

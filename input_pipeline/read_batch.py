@@ -55,7 +55,8 @@ class ReadBatch:
                 arrays = self._columns(rows)
                 break
             except BadRecord as error:  # a transform could not use what the source read: an image that cannot be decoded, say
-                rows[error.row] = self._pass_over(rows[error.row], error)
+                for bad in (error, *error.more):
+                    rows[bad.row] = self._pass_over(rows[bad.row], bad)
         arrays["record"] = np.array([row.key.record for row in rows], np.int32)
         arrays["source"] = np.array([row.key.source for row in rows], np.int32)
         arrays["bad"] = np.array([len(row.skipped) for row in rows], np.int32)
@@ -126,7 +127,7 @@ class ReadBatch:
             return self.transforms[name](values, rngs, self.tokenizer)
         except BadRecord as error:
             if error.row is not None or len(values) == 1:
-                raise BadRecord(str(error), error.kind, row=error.row or 0) from error
+                raise BadRecord(str(error), error.kind, row=error.row or 0, more=error.more) from error
             for row, (value, key) in enumerate(zip(values, keys, strict=True)):  # the transform does not say which it was
                 try:
                     self._transformed(name, [value], [key])

@@ -178,13 +178,15 @@ def tokenize(
 
 
 def _each(make: Callable, *columns: Sequence) -> list:
-    """What `make` makes of each row; what cannot be read says which row it was."""
-    made = []
+    """What `make` makes of each row; what cannot be read says which rows it was, all at once."""
+    made, bad = [], []
     for row, items in enumerate(zip(*columns, strict=True)):
         try:
             made.append(make(*items))
         except BadRecord as error:
-            raise BadRecord(str(error), error.kind, row=row) from error
+            bad.append(BadRecord(str(error), error.kind, row=row))
+    if bad:
+        raise BadRecord(str(bad[0]), bad[0].kind, row=bad[0].row, more=bad[1:])
     return made
 
 

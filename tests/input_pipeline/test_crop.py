@@ -188,5 +188,21 @@ def test_a_broken_file_is_replaced_by_its_successor():
 
 def test_the_row_of_a_broken_file_is_named():
     with pytest.raises(BadRecord, match="damaged JPEG") as caught:
-        transforms.resize([jpeg(photo()), jpeg(photo())[:900]], None, None)
-    assert caught.value.row == 1 and caught.value.kind == "truncated"
+        transforms.resize([jpeg(photo()), jpeg(photo())[:900], jpeg(photo()), b""], None, None)
+    assert [(bad.row, bad.kind) for bad in (caught.value, *caught.value.more)] == [(1, "truncated"), (3, "empty")]
+
+
+def test_a_batch_with_broken_files_is_made_twice(monkeypatch):
+    data = toy_config(
+        transforms=dict(image=dict(name="random_crop", options=dict(height=16, width=16))), max_bad_fraction=1.0, shuffle=False
+    )
+    made = []
+    monkeypatch.setattr(crops, "cut", lambda file, box, height, width, *rest: made.append(file) or np.zeros((height, width, 3), np.uint8))
+    # Headers are enough to find these.
+    files = Files()
+    monkeypatch.setattr(Files, "__getitem__", lambda self, i: {"image": b"none" if i in (1, 4, 6) else jpeg(photo(i, 40, 60)), "id": i})
+    with batching.batches(data, {"main": files}, None, seed=0) as rows:
+        batch = next(rows)
+    np.testing.assert_array_equal(batch["record"], [0, 2, 2, 3, 5, 5, 7, 7])
+    np.testing.assert_array_equal(batch["bad"], [0, 1, 0, 0, 1, 0, 1, 0])
+    assert len(made) == 5 + 8

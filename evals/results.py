@@ -11,6 +11,7 @@ import os
 import pathlib
 import threading
 import time
+import zlib
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ import retrieval
 from core.config import ConfigError, bind, check_section, choose, options_of, plain
 from core.workdir import write_json
 from evals import EVALUATORS
+from evals.bag_of_words import WORD
 from evals.cut import Cut
 from evals.evaluation import Evaluation
 from evals.mteb import SIDES
@@ -84,7 +86,7 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
     own = ("fingerprint", "weights", "step")
     views = {view: {key: value for key, value in found.items() if key not in (*own, "view")} for view, found in described.items()}
     for view, found in views.items():
-        found["tower"] = {name: value for name, value in found["tower"].items() if "drop" not in name}  # training alone drops
+        found["tower"] = _tower(found["tower"])
         found |= _reading(encoder, view)
     batch = {"tokens": encoder.tokens, "images": inspect.signature(retrieval.Encoder.encode).parameters["batch"].default}
     made_by = {key: first[key] for key in own} | {"views": views, "prompts": encoder.prompts, "batch": batch}
@@ -96,6 +98,11 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
         logit_bias=encoder.logit_bias,
         losses=[(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in trained],
     )
+
+
+def _tower(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes vectors of a tower's entry: only training drops, and where weights came from their fingerprint makes needless."""
+    return {"name": section["name"], "options": {name: value for name, value in section["options"].items() if "drop" not in name}}
 
 
 def _mean(entry, arrays):
@@ -131,7 +138,23 @@ def random(width: int = 64) -> Encoders:
     return Encoders({view: draw for view in ("image", "text")}, {"fingerprint": "random", "weights": "reference"})
 
 
-REFERENCES = {"constant": constant, "random": random}
+def hashed_words(width: int = 1024) -> Encoders:
+    """A bag of words as a model of texts: counts of words, which share a column where their hashes do.
+
+    The control of tasks that learn from vectors, as classification does; it knows neither order nor meaning.
+    """
+
+    def count(values):
+        rows = np.zeros((len(values), width), np.float32)
+        for row, text in zip(rows, values, strict=True):
+            columns = [zlib.crc32(word.encode()) % width for word in WORD.findall(text.lower())]
+            np.add.at(row, columns or [0], 1)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    return Encoders({"text": count}, {"fingerprint": f"hashed_words {width}", "weights": "reference"})
+
+
+REFERENCES = {"constant": constant, "hashed_words": hashed_words, "random": random}
 
 
 def check(entry, key: str) -> None:

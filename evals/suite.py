@@ -34,7 +34,7 @@ import numpy as np
 
 from core.config import ConfigError, check_section, choose, differences, options_of, plain
 from core.workdir import read_json, write_json
-from evals import EVALUATORS, results, run_files, statistics
+from evals import EVALUATORS, results, statistics
 from evals.evaluation import direction
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,8 @@ def _task(label: str, task, found: Mapping[str, Mapping]) -> dict[str, Any]:
     if made is None:
         return described | {"metric": None, "better": None, "count": 0, "items": None, "controls": {}}
     metric = made["primary"]["name"]
-    controls = {name: made["metrics"][f"{name}/{metric}"] for name in run_files.controls(made)}
+    beside = task.options.controls if "options" in task and "controls" in task.options else ()
+    controls = {name: made["metrics"][f"{name}/{metric}"] for name in beside}
     return described | {
         "metric": metric,
         "better": "higher" if direction(metric) >= 0 else "lower",

@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name = "local_text_full" if arg.full else "local_text"
     config.bootstrap = dict(number=2000, seed=0, level=0.95)
-    config.references = ("constant", "random")
+    config.references = ("constant", "random", "hashed_words")
     config.tasks = {}
 
     def data(name, folder, **options):

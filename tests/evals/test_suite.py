@@ -142,6 +142,13 @@ def test_what_a_model_cannot_read_or_is_not_there_is_missing(tmp_path, caplog):
     assert (found["models"]["blind"]["borda"], found["models"]["blind"]["mean"]) == (0.0, None) and "missing" in text
 
 
+def test_a_bag_of_words_reads_any_text_alike_whatever_its_order():
+    encode = results.hashed_words()["text"]
+    rows = encode(["The cat saw a dog.", "a DOG saw the cat", "the cat", "", "?!"])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
+    assert rows[0] @ rows[1] == pytest.approx(1) and rows[0] @ rows[2] == pytest.approx(2 / np.sqrt(10)) and rows[3] @ rows[4] == 1
+
+
 def test_roles_find_a_view_that_stands_in():
     text = lambda values: values
     encode = results.Encoders({"text": text}, {})

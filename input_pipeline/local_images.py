@@ -155,12 +155,13 @@ class Omniglot:
 
     Args:
         path: folder with `images_background_small1.zip` and `all_runs.zip`.
+        inverted: white on black, for models that learnt it so: one may lose most of what it knows to the colour of the paper.
 
     Source: Lake et al. 2015 (one-shot test: among 20 drawings of one alphabet, find the one of the same character).
     """
 
-    def __init__(self, *, path: str = "data/omniglot_small1"):
-        self._path = path
+    def __init__(self, *, path: str = "data/omniglot_small1", inverted: bool = False):
+        self._path, self._inverted = path, inverted
 
     def candidates(self) -> CandidatesTask:
         """One-shot: each of 20 drawings of a run against the run's 20 classes, one drawing each; by run. 1 - accuracy is the error rate."""
@@ -173,7 +174,7 @@ class Omniglot:
         run = [name.split("/")[0] for name in tests]
         own = {name: [i for i, candidate in enumerate(pool) if candidate.startswith(f"{name}/")] for name in set(run)}
         right = np.array([pool.index(answer) for answer in answers])
-        pick = lambda names: Pictures(names, [files[name] for name in names])
+        pick = lambda names: Pictures(names, [files[name] for name in names], self._inverted)
         return CandidatesTask(pick(tests), pick(pool), [own[name] for name in run], right, run)
 
     def labelled(self) -> Labelled:
@@ -192,7 +193,7 @@ class Omniglot:
         alphabet, character = ([tuple(name.split("/")[1:part]) for name in files] for part in (2, 3))
         number = lambda names: np.unique(["/".join(name) for name in names], return_inverse=True)[1]
         drawer = np.array([int(name.removesuffix(".png").split("_")[-1]) for name in files])
-        return Pictures(list(files), list(files.values())), np.stack([number(alphabet), number(character)], axis=1), drawer
+        return Pictures(list(files), list(files.values()), self._inverted), np.stack([number(alphabet), number(character)], axis=1), drawer
 
 
 def _retrieval(images: Sequence, captions: Iterable[Sequence[str]], groups: Sequence[str]) -> RetrievalTask:

@@ -18,15 +18,16 @@ class Pictures(Sequence):
     Args:
         names: of the images, for errors.
         contents: bytes of their files, as many.
+        inverted: black shows white and white black.
 
     Raises:
         ValueError: no image.
     """
 
-    def __init__(self, names: Sequence[str], contents: Sequence[bytes]):
+    def __init__(self, names: Sequence[str], contents: Sequence[bytes], inverted: bool = False):
         if not len(names) or len(names) != len(contents):
             raise ValueError(f"{len(contents)} images with {len(names)} names; a set needs at least one, each with a name.")
-        self.names, self._contents = list(names), list(contents)
+        self.names, self._contents, self._inverted = list(names), list(contents), inverted
 
     def __len__(self) -> int:
         return len(self.names)
@@ -35,7 +36,7 @@ class Pictures(Sequence):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         try:
-            return pixels(self._contents[i])
+            return 255 - pixels(self._contents[i]) if self._inverted else pixels(self._contents[i])
         except BadRecord as error:
             broken = self.broken()
             some = ", ".join(broken[:NAMED]) + (", ..." if len(broken) > NAMED else "")
@@ -44,7 +45,7 @@ class Pictures(Sequence):
     def take(self, rows: Iterable[int]) -> "Pictures":
         """Some of the images, in the order of `rows`."""
         rows = [int(i) for i in rows]
-        return Pictures([self.names[i] for i in rows], [self._contents[i] for i in rows])
+        return Pictures([self.names[i] for i in rows], [self._contents[i] for i in rows], self._inverted)
 
     def broken(self) -> list[str]:
         """Names of the images that cannot be decoded."""

@@ -70,13 +70,12 @@ def get_config(arg: str = "") -> ConfigDict:
     task("mnist_2000_knn", "classification", "knn", mnist, view, protocol=NEAREST + some, **MNIST)
     task("mnist_2000_probe", "classification", "linear_probe", mnist, probe, protocol=fitted + some, **MNIST)
 
-    omniglot, said = (
-        data("omniglot", "omniglot_small1"),
-        "20 runs of 20 one-shot trials among 20 characters; 1 - accuracy is the error rate",
-    )
-    task("omniglot_one_shot", "candidates", "candidates", omniglot, dict(query="image", candidate="image"), protocol=said, **OMNIGLOT)
-    said = "136 characters of the small background set, 15 people's drawings to learn from and 5 others', nearest neighbour: ours"
-    task("omniglot_knn", "classification", "knn", omniglot, view | dict(k=1, ks=(1, 5)), protocol=said, **OMNIGLOT)
+    for label, inverted in (("omniglot", False), ("omniglot_inverted", True)):
+        drawn, colours = data("omniglot", "omniglot_small1", inverted=inverted), ", white on black: ours" if inverted else ""
+        said = "20 runs of 20 one-shot trials among 20 characters; 1 - accuracy is the error rate" + colours
+        task(f"{label}_one_shot", "candidates", "candidates", drawn, dict(query="image", candidate="image"), protocol=said, **OMNIGLOT)
+        said = "136 characters, nearest of 15 people's drawings for those of 5 others: ours" + colours
+        task(f"{label}_knn", "classification", "knn", drawn, view | dict(k=1, ks=(1, 5)), protocol=said, **OMNIGLOT)
 
     nlvr, said = (
         data("nlvr", "nlvr_dev"),

@@ -150,6 +150,8 @@ def test_drawings_of_one_run_are_compared_with_each_other(tmp_path):
     assert [image[0, 0, 0] for image in task.queries] == [11, 21] and task.groups == ["run1", "run2"]
     assert [[task.candidates[i][0, 0, 0] for i in own] for own in task.lists] == [[11, 12], [21, 22]]
     assert [task.candidates[i][0, 0, 0] for i in task.right] == [12, 22]
+    white = local_images.Omniglot(path=str(tmp_path), inverted=True).candidates()
+    assert [white.candidates[i][0, 0, 0] for i in white.right] == [243, 233] and white.queries[0][0, 0, 0] == 244
     del files["run2/training/class2.png"]
     zipped(tmp_path / "all_runs.zip", files | lines)
     with pytest.raises(ValueError, match="names 1 images that it lacks, run2/training/class2.png first"):

@@ -34,6 +34,7 @@ def test_slices_are_lists_and_parts_keep_their_names():
     assert [image[0, 0, 0] for image in some[1:]] == [1, 2] and some[-1][0, 0, 0] == 2 and len(list(some)) == 3
     part = some.take(np.array([2, 0]))
     assert part.names == ["c", "a"] and part[0][0, 0, 0] == 2
+    np.testing.assert_array_equal(Pictures(["a"], [encoded(GREY)], inverted=True).take([0])[0], 255 - GREY[..., None])
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP"])

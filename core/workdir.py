@@ -36,13 +36,12 @@ def read_json(path: os.PathLike) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON; names the file.
+        ConfigError: not JSON; names the file.
     """
-    text = pathlib.Path(path).read_text()
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); it was cut off or edited.") from error
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not JSON ({error}); it was cut off or edited.") from error
 
 
 def check_config(workdir: pathlib.Path, config, *, allow_change: bool = False) -> None:

@@ -49,10 +49,18 @@ def read(path: str | os.PathLike) -> Imported:
 
 
 def model(path: str | os.PathLike) -> dict[str, Any]:
-    """The `config.model` of a folder, without its weights."""
+    """The `config.model` of a folder, without its weights.
+
+    Raises:
+        ConfigError: an architecture outside `FAMILIES`, or values in config.json that no model has.
+    """
     path = pathlib.Path(path)
     config = read_config(path)
-    return inputs.with_pixels(choose(config, path).model(config), path)
+    try:
+        made = choose(config, path).model(config)
+    except (TypeError, AttributeError, KeyError, ZeroDivisionError) as error:
+        raise ConfigError(f"{path / 'config.json'} holds a value of another kind than its key has ({error}); get the file anew.") from error
+    return inputs.with_pixels(made, path)
 
 
 def read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -60,10 +68,14 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: none there.
+        ConfigError: something else than keys and values.
     """
     if not (path / "config.json").exists():
         raise FileNotFoundError(f"{path} holds no config.json; give the folder of a Hugging Face model.")
-    return read_json(path / "config.json")
+    found = read_json(path / "config.json")
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path / 'config.json'} holds no keys with values; get the file anew.")
+    return found
 
 
 def choose(config: Mapping[str, Any], path: pathlib.Path):

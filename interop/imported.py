@@ -12,12 +12,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from core.config import options_of, plain
+from core.config import ConfigError, options_of, plain
 from core.paths import by_path, from_paths
 from interop import mapping
 from models import TOWERS, dual
 
 log = logging.getLogger(__name__)
+SIZES = frozenset(("width", "heads", "vocab_size", "length", "image_size", "patch_size", "channels"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,14 @@ def section(towers: Mapping[str, tuple[str, Mapping]], views: Mapping[str, str] 
         towers: label to (name in TOWERS, options that differ from the defaults).
         views: view to label; by default each tower reads the view of its own label.
         scale: `temperature_init` and `logit_bias_init` where the format states them.
+
+    Raises:
+        ConfigError: a size that no tower can have; the file's config states it.
     """
+    for label, (_, options) in towers.items():
+        for size in SIZES.intersection(options):
+            if type(options[size]) is not int or options[size] < 1:
+                raise ConfigError(f"the checkpoint's config gives tower {label} a {size} of {options[size]!r}; get the file anew.")
     return {
         "towers": {label: {"name": name, "options": complete(name, options)} for label, (name, options) in towers.items()},
         "views": dict(views or {label: label for label in towers}),

@@ -15,12 +15,15 @@ def tokenizer(folder: pathlib.Path, model: Mapping[str, Any]):
     """The tokenizer in a folder, or None where there is none.
 
     Raises:
-        ConfigError: it has more tokens than the table of a tower, or ends texts with another token than the tower reads.
+        ConfigError: its files cannot be read, it has more tokens than the table of a tower, or it ends texts with another token than
+            the tower reads.
     """
     try:
         found = tokenize.load_folder(folder)
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # files of others hold anything
+        raise ConfigError(f"the tokenizer in {folder} cannot be read: {error}") from error
     for label, options in texts(model).items():
         if found.vocab_size > options["vocab_size"]:
             raise ConfigError(

@@ -91,15 +91,18 @@ def _modules(path: pathlib.Path) -> dict[str, str]:
     Raises:
         ConfigError: other modules, or these in another order.
     """
-    found = [(entry["type"].rsplit(".", 1)[-1], entry["path"]) for entry in read_json(path / MODULES)]
+    listed = read_json(path / MODULES)
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) and {"type", "path"} <= set(entry) for entry in listed):
+        raise ConfigError(f"{path / MODULES} is no list of modules, each with a type and a path; get the file anew.")
+    found = [(entry["type"].rsplit(".", 1)[-1], entry["path"]) for entry in listed]
     kinds = [kind for kind, _ in found]
     if kinds[:1] == ["CLIPModel"]:
         return {"Transformer": found[0][1]}
     known = [kind for kind in ("Transformer", "Pooling", "Dense", "Normalize") if kind in kinds]
     if kinds != known or "Transformer" not in kinds:
         raise ConfigError(
-            f"{path / MODULES} lists {', '.join(kinds)}; only Transformer, Pooling, at most one Dense and Normalize, in this order, "
-            "can be read."
+            f"{path / MODULES} lists {', '.join(kinds) or 'nothing'}; only Transformer, Pooling, at most one Dense and Normalize, in this "
+            "order, can be read."
         )
     return dict(found)
 
@@ -132,6 +135,8 @@ def _pooling(file: pathlib.Path) -> str:
 
 def _dense_options(file: pathlib.Path) -> dict[str, Any]:
     stated = read_json(file)
+    if missing := sorted({"activation_function", "bias", "out_features"} - set(stated)):
+        raise ConfigError(f"{file} does not state {', '.join(missing)}; get the file anew.")
     name = stated["activation_function"]
     found = [ours for ours, theirs in ACTIVATIONS.items() if theirs.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
     if not found:

@@ -63,11 +63,15 @@ def embed() -> None:
         made_by = job.settings(encoder, values, view, **sizes)
         writer = shards.Writer(output, made_by, dtype=_DTYPE.value, format=_FORMAT.value)
         if writer.complete:
-            process.log.info("%s is done: %d vectors", output, writer.manifest["counts"].get("vectors", 0))
-            return
-        with tqdm.tqdm(total=values.total, unit="row", unit_scale=True, mininterval=0.5) as bar:
-            job.embed(encoder, values, writer, view, **sizes, done=bar.update)
-    process.log.info("%d vectors of width %d in %s", writer.manifest["counts"].get("vectors", 0), encoder.dim, output)
+            process.log.info("%s is done", output)
+        else:
+            with tqdm.tqdm(total=values.total, unit="row", unit_scale=True, mininterval=0.5) as bar:
+                job.embed(encoder, values, writer, view, **sizes, done=bar.update)
+    counts = {"rows": 0, "vectors": 0} | writer.manifest["counts"]
+    process.log.info("%d vectors of width %d in %s", counts["vectors"], encoder.dim, output)
+    if counts["rows"] and not counts["vectors"]:
+        fault = next((value.fault for value in values.read() if value.fault), "see the .bad.json files")
+        raise ConfigError(f"none of the {counts['rows']} rows of {_INPUT.value} could be read; the first: {fault}. Is --column right?")
 
 
 if __name__ == "__main__":

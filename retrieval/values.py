@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import pyarrow
 import pyarrow.parquet as parquet
 from PIL import Image
 
@@ -45,7 +46,7 @@ def open_values(path: str | pathlib.Path, column: str = "text", id_column: str |
 
     Raises:
         FileNotFoundError: nothing there, or a folder without images.
-        ConfigError: another ending, or a column that a Parquet file lacks.
+        ConfigError: another ending, a Parquet file that is broken, or a column that it lacks.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -56,7 +57,10 @@ def open_values(path: str | pathlib.Path, column: str = "text", id_column: str |
     size, identity = path.stat().st_size, {"name": path.name, "bytes": path.stat().st_size, "ends": _ends(path)}
     identity |= {} if read is _lines else {"column": column, "id_column": id_column}
     if read is _parquet:
-        file = parquet.ParquetFile(path)
+        try:
+            file = parquet.ParquetFile(path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ConfigError(f"{path} is no complete Parquet file ({error}); write or download it again.") from error
         for name in (column, id_column):
             if name is not None and name not in file.schema_arrow.names:
                 raise ConfigError(

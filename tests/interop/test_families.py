@@ -116,6 +116,13 @@ LAYER = "vision_model.encoder.layers.1.mlp.fc2.bias"
         ),
         (lambda p: configure(p, model_type="t5"), "states model_type 't5'; readable ones are: bert, "),
         (lambda p: configure(p, text_config__hidden_act="gelu_fast"), "hidden_act 'gelu_fast'; known ones are: gelu, "),
+        (lambda p: configure(p, text_config__hidden_size="eight"), "config.json holds a value of another kind than its key has"),
+        (lambda p: configure(p, text_config__num_attention_heads=0), "gives tower text a heads of 0; get the file anew"),
+        (lambda p: (p / "config.json").write_bytes(b"<html>\xff"), "config.json is not JSON"),
+        (lambda p: (p / "config.json").write_text("[1]"), "config.json holds no keys with values"),
+        (lambda p: (p / "tokenizer.json").write_text("{]"), "the tokenizer in .* cannot be read: .*tokenizer.json"),
+        (lambda p: (p / "tokenizer_config.json").write_text("{]"), "the tokenizer in .* cannot be read"),
+        (lambda p: (p / "modules.json").write_text('[{"idx": 0}]'), "modules.json is no list of modules, each with a type and a path"),
         (lambda p: configure(p, vision_config__image_size=[8, 12]), r"vision_config.image_size \[8, 12\]; only squares"),
     ],
 )

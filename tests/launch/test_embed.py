@@ -77,3 +77,10 @@ def test_another_model_in_the_same_folder_is_one_line_and_code_3(folder):
     assert code == 3 and "made_by.model.fingerprint" in err and "Choose another --output" in err, err
     assert "Traceback" not in err and len([line for line in err.splitlines() if "made_by" in line]) == 1
     assert (folder / "whole" / "manifest.json").read_bytes() == before
+
+
+def test_a_column_that_no_row_has_is_one_line_and_code_3(folder):
+    folder, _ = folder
+    code, _, err = run("embed", *arguments(folder, "none"), "--column=txt")
+    assert code == 3 and "none of the 601 rows" in err and "no 'txt'; there are: body. Is --column right?" in err, err
+    assert "Traceback" not in err

@@ -180,6 +180,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no images"):
         open_values(tmp_path)
     (tmp_path / "a.pkl").write_bytes(b"")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1....PAR1")
+    with pytest.raises(ConfigError, match="cut.parquet is no complete Parquet file"):
+        open_values(tmp_path / "cut.parquet")
     with pytest.raises(ConfigError, match="its ending is '.pkl', which is not among: .jsonl, .parquet, .txt"):
         open_values(tmp_path / "a.pkl")
 

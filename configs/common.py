@@ -83,5 +83,5 @@ def base() -> ConfigDict:
         tower_rules={},  # tower = rules that hold for it instead; () keeps it whole on every device
     )
     config.evals = {}
-    config.log = dict(every_steps=10, tensorboard=True)
+    config.log = dict(every_steps=10, tensorboard=True, wandb=placeholder(str))  # wandb: a project at Weights & Biases
     return config

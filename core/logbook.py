@@ -1,15 +1,19 @@
-"""Where numbers go: JSON lines, TensorBoard events, and one live progress line. Written by process 0 only."""
+"""Where numbers go: JSON lines, other back-ends, and one live progress line. Written by process 0 only."""
 
+import contextlib
 import json
 import logging
 import math
 import pathlib
+import secrets
 import sys
 import time
 from collections.abc import Mapping
 
 import tqdm
 from tensorboardX import SummaryWriter
+
+from core.config import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +37,41 @@ def tag(name: str) -> str:
 
 
 class Logbook:
-    """One JSON object per logged step in `metrics.jsonl`, the same numbers as TensorBoard events, and a progress line.
+    """One JSON object per logged step in `metrics.jsonl`, the same numbers for whoever else is to have them, and a progress line.
 
+    No outage ends a run: lines that cannot be written wait for the next one, and another back-end that fails is left out from then on.
     An inactive logbook (any process but the first) takes the same calls and writes nothing.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, total_steps: int, first_step: int = 0, active: bool = True, tensorboard: bool = True):
+    def __init__(
+        self, workdir: pathlib.Path, *, total_steps: int, first_step: int = 0, active: bool = True, tensorboard: bool = True,
+        wandb: str | None = None,
+    ):  # fmt: skip
+        """Opens everything.
+
+        Args:
+            workdir: of the run.
+            total_steps: for the progress line.
+            first_step: finished updates of the state that the run goes on from.
+            active: whether to write at all.
+            tensorboard: also write events.
+            wandb: also log to this project at Weights & Biases.
+
+        Raises:
+            ConfigError: `wandb` is set, but the package is not installed.
+        """
         self.active = active
         if not active:
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-        self._file = open(path, "a", buffering=1)
-        if torn:
-            self._file.write("\n")
-        # purge_step hides the steps that a killed run logged after the checkpoint it goes on from.
-        self._events = SummaryWriter(str(workdir / "tensorboard" / "train"), purge_step=first_step + 1) if tensorboard else None
+        self._path, self._waiting = workdir / "metrics.jsonl", []
+        # What a killed run left of its last line must not swallow the next one.
+        self._torn = self._path.exists() and self._path.stat().st_size > 0 and not self._path.read_bytes().endswith(b"\n")
+        self._backends = {}
+        if tensorboard:
+            self._open("TensorBoard", lambda: TensorBoard(workdir / "tensorboard" / "train", first_step))
+        if wandb is not None:
+            self._open("Weights & Biases", lambda: WeightsAndBiases(workdir, wandb))
         self._bar = tqdm.tqdm(
             total=total_steps, initial=first_step, unit="step", mininterval=1.0 if sys.stderr.isatty() else 15.0, dynamic_ncols=True,
             bar_format="{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
@@ -60,14 +82,11 @@ class Logbook:
         if not self.active:
             return
         clean = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, "time": round(time.time(), 3), **clean}) + "\n")
-        if self._events is not None:
-            try:
-                for name, value in metrics.items():
-                    self._events.add_scalar(tag(name), value, step)
-            except OSError as error:  # training does not end because a plot cannot be drawn
-                log.warning("TensorBoard events stop here: %s", error)
-                self._events = None
+        self._waiting.append(json.dumps({"step": step, "time": round(time.time(), 3), **clean}) + "\n")
+        self._write_lines()
+        for name in list(self._backends):
+            with self._survived(name):
+                self._backends[name].write(step, metrics)
         self._bar.set_postfix_str(f"loss {metrics['train/loss']:.3f}, {metrics['perf/examples_per_second']:,.0f} examples/s", refresh=False)
 
     def progress(self, step: int) -> None:
@@ -79,6 +98,69 @@ class Logbook:
         """Flushes everything."""
         if self.active:
             self._bar.close()
-            self._file.close()
-            if self._events is not None:
-                self._events.close()
+            self._write_lines()
+            for name in list(self._backends):
+                with self._survived(name):
+                    self._backends[name].close()
+
+    def _write_lines(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            with open(self._path, "a") as file:
+                file.write("\n" * self._torn + "".join(self._waiting))
+            self._waiting, self._torn = [], False
+        except OSError as error:
+            if not self._torn:
+                log.warning("%s cannot be written now, its lines wait: %s", self._path, error)
+            self._torn = True  # a part of a line may be there
+
+    def _open(self, name: str, make) -> None:
+        with self._survived(name):
+            self._backends[name] = make()
+
+    @contextlib.contextmanager
+    def _survived(self, name: str):
+        try:
+            yield
+        except ConfigError:
+            raise
+        except Exception as error:  # training does not end because a plot cannot be drawn
+            log.warning("%s stops here: %s", name, error)
+            self._backends.pop(name, None)
+
+
+class TensorBoard:
+    """Events in a folder."""
+
+    def __init__(self, folder: pathlib.Path, first_step: int):
+        # purge_step hides the steps that a killed run logged after the checkpoint it goes on from.
+        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._events.add_scalar(tag(name), value, step)
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class WeightsAndBiases:
+    """A run at Weights & Biases, gone on with where the workdir is; `WANDB_MODE=offline` keeps it in the workdir."""
+
+    def __init__(self, workdir: pathlib.Path, project: str):
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError("config.log.wandb needs a package that is not here: pip install wandb, or set it to None.") from error
+        path = workdir / "wandb_id"
+        if not path.exists():
+            path.write_text(secrets.token_hex(4))
+        name, run = workdir.resolve().name, path.read_text().strip()
+        self._run = wandb.init(project=project, name=name, id=run, resume="allow", dir=str(workdir))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self._run.finish()

@@ -107,6 +107,7 @@ def train(run: Run, config, workdir: pathlib.Path, began: float | None = None) -
             first_step=int(current.step),
             active=jax.process_index() == 0,
             tensorboard=config.log.tensorboard,
+            wandb=config.log.wandb,
         )
         batches = run.data.iterate(position, partial(_note_bad, workdir), run.mesh)
         agreed = alone

@@ -24,7 +24,7 @@ SECTION_KEYS = {
     "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps", "stall_seconds"),
     "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
     "mesh": ("data", "fsdp", "tensor", "rules", "tower_rules"),
-    "log": ("every_steps", "tensorboard"),
+    "log": ("every_steps", "tensorboard", "wandb"),
 }
 
 

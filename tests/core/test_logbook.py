@@ -2,11 +2,14 @@
 
 import json
 import math
+import sys
+import types
 
 import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
+from core.config import ConfigError
 from core.logbook import Logbook, read_lines, tag
 
 METRICS = {"train/loss": 2.5, "perf/examples_per_second": 100.0, "train/recall@1_in_batch": 0.5}
@@ -89,3 +92,69 @@ def test_a_resumed_run_hides_the_events_it_repeats(tmp_path):
     write(tmp_path, [3], first_step=2)
     starts = [e.step for e in events(tmp_path / "tensorboard" / "train") if e.HasField("session_log")]
     assert starts == [3]  # readers drop what earlier files hold from this step on
+
+
+def stand_in(calls, fails):
+    """A module like wandb that notes calls; those named in `fails` raise as an outage does."""
+
+    def call(name):
+        def noted(*args, **keywords):
+            calls.append((name, args, keywords))
+            if name in fails:
+                raise ConnectionError(f"{name}: network is unreachable")
+            return run
+
+        return noted
+
+    run = types.SimpleNamespace(log=call("log"), finish=call("finish"))
+    return types.SimpleNamespace(init=call("init"))
+
+
+def test_another_back_end_gets_the_same_numbers_and_the_same_run_again(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(sys.modules, "wandb", stand_in(calls, ()))
+    write(tmp_path, [1, 2], wandb="project")
+    write(tmp_path, [3], first_step=2, wandb="project")
+    assert [name for name, _, _ in calls] == ["init", "log", "log", "finish", "init", "log", "finish"]
+    assert calls[1][1:] == ((METRICS,), {"step": 1})
+    assert calls[0][2] == calls[4][2] and calls[0][2]["project"] == "project" and calls[0][2]["resume"] == "allow"
+
+
+@pytest.mark.parametrize("fails", ["init", "log", "finish"])
+def test_an_outage_of_a_back_end_costs_nothing_else(fails, tmp_path, monkeypatch, caplog):
+    calls = []
+    monkeypatch.setitem(sys.modules, "wandb", stand_in(calls, fails))
+    write(tmp_path, [1, 2, 3], wandb="project")
+    assert [row["step"] for row in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert len(events(tmp_path / "tensorboard" / "train")) > 3
+    assert f"Weights & Biases stops here: {fails}: network is unreachable" in caplog.text
+    assert [name for name, _, _ in calls].count(fails) == 1  # it is not asked again
+
+
+def test_a_back_end_that_is_not_installed_is_a_mistake_in_the_config(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="config.log.wandb needs a package"):
+        write(tmp_path, [1], wandb="project")
+
+
+def test_events_that_cannot_be_written_end_nothing(tmp_path, caplog):
+    (tmp_path / "tensorboard").touch()  # no folder can be here
+    write(tmp_path, [1])
+    assert "TensorBoard stops here" in caplog.text and len(read_lines(tmp_path / "metrics.jsonl")) == 1
+
+
+def test_lines_wait_while_the_disk_refuses_them(tmp_path, caplog):
+    book = Logbook(tmp_path, total_steps=4, tensorboard=False)
+    path = tmp_path / "metrics.jsonl"
+    book.write(1, METRICS)
+    kept = path.read_bytes()
+    path.unlink()
+    path.mkdir()  # stands for a disk that is full
+    book.write(2, METRICS)
+    book.write(3, METRICS)
+    path.rmdir()
+    path.write_bytes(kept + b'{"step": 2, "tr')  # what went through before it was
+    book.write(4, METRICS)
+    book.close()
+    assert [row["step"] for row in read_lines(path)] == [1, 2, 3, 4]
+    assert caplog.text.count("its lines wait") == 1

@@ -17,7 +17,7 @@ from core.checkpoint import committed_steps
 from core.config import ConfigError
 from core.logbook import read_lines
 from core.workdir import read_json
-from launch import arrival, local, process
+from launch import arrival, children, process, supervisor
 from tests.launch.test_commands import ROOT, TOY, run, start
 
 
@@ -27,7 +27,7 @@ def script(text):
 
 
 def supervise(text, count=2, restarts=0, **options):
-    return local.supervise(script(text), count, restarts=restarts, **options)
+    return supervisor.supervise(script(text), count, restarts=restarts, **options)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_a_signal_is_passed_on_once_to_all():
 
 
 def test_the_own_flags_stay_with_the_launcher():
-    words = ["--processes=2", "--config=a.py:b", "-port", "8476", "--restarts=1", "--config.train.steps=3", "--workdir", "w"]
-    assert local.without(words, local.OWN) == ["--config=a.py:b", "--config.train.steps=3", "--workdir", "w"]
+    words = ["--processes=2", "--config=a.py:b", "-port", "8476", "--restarts=1", "--flag", "--config.train.steps=3", "--workdir", "w"]
+    assert children.without(words, ("processes", "restarts", "port", "flag")) == ["--config=a.py:b", "--config.train.steps=3", "--workdir", "w"]
 
 
 def meet(port, count, indices, seconds=1.0):
@@ -96,18 +96,18 @@ def meet(port, count, indices, seconds=1.0):
 
 
 def test_all_arrive_and_the_port_is_free_again():
-    port = local.free_port()
+    port = children.free_port()
     for _ in range(2):
         assert meet(port, 3, [2, 0, 1], seconds=20.0) == {0: None, 1: None, 2: None}
 
 
 def test_one_that_never_comes_is_named_to_all():
-    found = meet(local.free_port(), 3, [0, 1])
+    found = meet(children.free_port(), 3, [0, 1])
     assert all("process 2 of 3 did not come within 1 s" in str(found[i]) for i in (0, 1)), found
 
 
 def test_a_coordinator_that_never_comes_is_named():
-    (error,) = meet(local.free_port(), 2, [1]).values()
+    (error,) = meet(children.free_port(), 2, [1]).values()
     assert isinstance(error, arrival.Absent) and "process 0 of 2 did not come" in str(error)
 
 
@@ -128,7 +128,7 @@ def connect(port):
 
 
 def test_a_stranger_at_the_port_is_ignored():
-    port, found = local.free_port(), []
+    port, found = children.free_port(), []
     first = threading.Thread(target=lambda: found.append(arrival.meet(f"127.0.0.1:{port}", 2, 0, 20.0)))
     first.start()
     with connect(port) as stranger:
@@ -139,7 +139,7 @@ def test_a_stranger_at_the_port_is_ignored():
 
 
 def test_twins_are_refused():
-    port = local.free_port()
+    port = children.free_port()
     with pytest.raises(ConfigError, match="process 1 of 3 came to a run of 3 processes where \\[0, 1\\] had arrived"):
         knocks = [threading.Thread(target=lambda: connect(port).sendall(b"tandem 3 1\n")) for _ in range(2)]
         for knock in knocks:
@@ -241,7 +241,7 @@ def test_a_port_in_use_ends_all_in_bounded_time(tmp_path):
 @pytest.mark.many_processes
 def test_a_launcher_that_is_killed_leaves_no_process(tmp_path):
     launcher = subprocess.Popen(
-        [sys.executable, "-c", "from launch import local; local.supervise(['sleep', '300'], 2, restarts=0)"], cwd=ROOT
+        [sys.executable, "-c", "from launch import supervisor; supervisor.supervise(['sleep', '300'], 2, restarts=0)"], cwd=ROOT
     )
     try:
         children = []

@@ -177,6 +177,50 @@ def tokenize(
     return {name: array.reshape(len(values), -1, array.shape[-1]) for name, array in arrays.items()} if lists else arrays
 
 
+def mask_tokens(
+    values: Sequence[str | bytes], rngs: Rngs, tokenizer: Tokenizer | None, *,
+    length: int = 128, buckets: tuple = (), mask_id: int = -1, share: float = 0.15, keep: float = 0.1, replace: float = 0.1,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Token ids of which some are hidden, anew in each epoch, and `_target`: what they were, or -1 where nothing is asked.
+
+    In evaluation nothing is hidden. What a row hides does not depend on the width of its batch.
+
+    Args:
+        values: texts.
+        rngs: one for each while training.
+        tokenizer: of the run.
+        length: tokens at most, those around the text included.
+        buckets: smaller widths, rising.
+        mask_id: what stands for a hidden token: 103 for BERT's vocabulary; a vocabulary trained by the run has none, so that its size
+            will do, in a table with a row more.
+        share: of a text's own tokens that are asked for; each is drawn alone.
+        keep: of these, stay as they are.
+        replace: of these, become another token of the vocabulary; the rest is hidden.
+
+    Raises:
+        ValueError: no mask_id, or options that do not fit each other.
+
+    Source: Devlin et al. 2019, arXiv:1810.04805, section 3.1; drawn in each epoch as in Liu et al. 2019, arXiv:1907.11692.
+    """
+    if mask_id < 0 or not (0 < share <= 1 and 0 <= keep <= 1 and 0 <= replace <= 1 - keep):
+        raise ValueError(
+            f"options are mask_id {mask_id}, share {share}, keep {keep}, replace {replace}; set mask_id to a token, 103 for BERT's."
+        )
+    arrays = tokenize(values, None, tokenizer, length=length, buckets=buckets)
+    if rngs is None:
+        return arrays
+    ids, target = arrays[""], np.full_like(arrays[""], -1)
+    before, after = len(tokenizer.frame.prefix), len(tokenizer.frame.suffix)
+    for row, rng, count in zip(range(len(ids)), rngs, arrays["_mask"].sum(1).tolist(), strict=True):
+        own = slice(before, max(count - after, before))
+        asked, fate, other = rng.random((3, own.stop - own.start))
+        other = (other * tokenizer.vocab_size).astype(np.int32)
+        asked, text = asked < share, ids[row, own].copy()
+        target[row, own] = np.where(asked, text, -1)
+        ids[row, own] = np.where(asked & (fate >= keep), np.where(fate < keep + replace, other, mask_id), text)
+    return arrays | {"_target": target}
+
+
 def _each(make: Callable, *columns: Sequence) -> list:
     """What `make` makes of each row; what cannot be read says which rows it was, all at once."""
     made, bad = [], []
@@ -206,7 +250,15 @@ def _check_lengths(length: int, buckets: Sequence[int], before: int, prompt: str
         raise ValueError(f"the prompt takes {before} of options.length = {length} tokens; set length to {2 * before} or more.")
 
 
-TRANSFORMS = {"augment": augment, "patches": patches, "random_crop": random_crop, "resize": resize, "stack": stack, "tokenize": tokenize}
+TRANSFORMS = {
+    "augment": augment,
+    "mask_tokens": mask_tokens,
+    "patches": patches,
+    "random_crop": random_crop,
+    "resize": resize,
+    "stack": stack,
+    "tokenize": tokenize,
+}
 
 
 def bind_transforms(section: Mapping, key: str = "config.data.transforms") -> dict:

@@ -85,6 +85,47 @@ def test_options_that_cannot_be_name_themselves(tokenizer, options, message):
         arrays(tokenizer, TEXTS, **options)
 
 
+def hidden(tokenizer, texts, seed=0, **options):
+    rngs = (np.random.default_rng((seed, i)) for i in range(len(texts)))
+    return transforms.mask_tokens(texts, rngs, tokenizer, **(dict(length=32, mask_id=270) | options))
+
+
+def test_hidden_tokens_are_those_that_are_asked_for(tokenizer):
+    texts = ["a b c d e f g h " * 2] * 400
+    whole, found = arrays(tokenizer, texts, length=32), hidden(tokenizer, texts)
+    target, own = found["_target"], whole["_mask"].copy()
+    own[:, 0] = False
+    own[np.arange(len(texts)), whole["_mask"].sum(1) - 1] = False  # what stands around a text is never asked for
+    asked = target >= 0
+    np.testing.assert_array_equal(target[asked], whole[""][asked])
+    np.testing.assert_array_equal(found[""][~asked], whole[""][~asked])
+    np.testing.assert_array_equal(found["_mask"], whole["_mask"])
+    assert not asked[~own].any()
+    count = asked.sum()
+    # Several thousand draws: shares are known to about 0.01.
+    assert abs(count / own.sum() - 0.15) < 0.02
+    assert abs((found[""][asked] == 270).sum() / count - 0.8) < 0.05
+    assert abs((found[""][asked] == whole[""][asked]).sum() / count - 0.1) < 0.05
+    assert found[""].max() == 270 and found[""][found[""] != 270].max() < tokenizer.vocab_size
+
+
+def test_what_a_row_hides_is_its_own(tokenizer):
+    whole = hidden(tokenizer, TEXTS)
+    short = hidden(tokenizer, TEXTS, buckets=(16,))
+    for name in ("", "_target"):
+        np.testing.assert_array_equal(short[name], whole[name][:, : short[name].shape[1]])
+    assert not np.array_equal(hidden(tokenizer, TEXTS, seed=1)["_target"], whole["_target"])
+    plain = transforms.mask_tokens(TEXTS, None, tokenizer, length=32, mask_id=270)
+    np.testing.assert_array_equal(plain[""], arrays(tokenizer, TEXTS, length=32)[""])
+    assert plain.keys() == {"", "_mask"}
+
+
+@pytest.mark.parametrize("options", [dict(mask_id=-1), dict(share=0.0), dict(keep=0.6, replace=0.6)])
+def test_hiding_needs_a_token_and_shares(tokenizer, options):
+    with pytest.raises(ValueError, match="set mask_id to a token, 103 for BERT's"):
+        hidden(tokenizer, TEXTS, **options)
+
+
 class Lists:
     """Record i has `sizes[i]` texts."""
 

@@ -1,7 +1,7 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
 from input_pipeline import labelled_text, local_bitext, local_images, local_matching, local_text, needles
-from input_pipeline.sources import array_record, captions, digits, docstrings, glyphs, image_folder, pairs, webdataset
+from input_pipeline.sources import array_record, captions, digits, docstrings, glyphs, image_folder, pairs, tfds, webdataset
 
 SOURCES = {
     "array_record": array_record.ArrayRecord,
@@ -11,6 +11,7 @@ SOURCES = {
     "glyphs": glyphs.Glyphs,
     "image_folder": image_folder.ImageFolder,
     "pairs": pairs.Pairs,
+    "tfds": tfds.Tfds,
     "webdataset": webdataset.WebDataset,
 }
 

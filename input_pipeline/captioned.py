@@ -19,7 +19,7 @@ TEXT_RECORDS = 1_000_000  # records whose captions a tokenizer is trained on, ev
 class Captioned:
     """Records of `image` (the bytes of a file), `text` and `id`; a subclass has `__len__`, `image(i)`, `captions(i)` and `counts`.
 
-    `id` is the number of the record, unless a subclass sets `_ids` (int32 [N]).
+    `id` is the number of the record, unless a subclass sets `_ids` (int32 [N]) or has its own.
 
     Args:
         draw: False takes the first caption in training too.
@@ -52,7 +52,11 @@ class Captioned:
         captions = self.captions(i)
         if not captions:
             raise BadRecord(f"record {i} has no caption", "missing")
-        return {"image": self.image(i), "text": captions, "id": i if self._ids is None else int(self._ids[i])} | self.numbers(i)
+        return {"image": self.image(i), "text": captions, "id": self.id(i)} | self.numbers(i)
+
+    def id(self, i: int) -> int:
+        """What records that are positives of each other share."""
+        return i if self._ids is None else int(self._ids[i])
 
     def numbers(self, i: int) -> dict[str, float]:
         """What else there is of record i: columns of numbers."""

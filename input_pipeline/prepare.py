@@ -173,7 +173,7 @@ def statistics(facts: Mapping[str, np.ndarray], reason: np.ndarray) -> dict[str,
     found: dict[str, Any] = {"records": len(reason), "kept": int(kept.sum())}
     found["dropped"] = dict(sorted(collections.Counter(reason[~kept].tolist()).items()))
     for name, values in sorted(facts.items()):
-        if name not in ("reason", "detail", "digest", "signature") and np.issubdtype(values.dtype, np.number) and kept.any():
+        if kept.any() and ("." in name or np.issubdtype(values.dtype, np.floating)):  # an id has no percentiles
             levels = np.percentile(values[kept].astype(np.float64), SHARES)
             found[name] = {f"p{share}": round(float(level), 4) for share, level in zip(SHARES, levels, strict=True)}
     return found

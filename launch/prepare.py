@@ -4,7 +4,8 @@
 
 A run then names it: `dict(name="array_record", weight=1.0, options=dict(folder="prepared/cc3m"))`. The folder has `manifest.json`,
 `statistics.json`, `contact_sheet.png`, `dropped.jsonl` (every record that was left out, and why) and the shards. The same command goes on
-after a kill; other settings are refused. Codes: 0 done, 3 mistake in the flags.
+after a kill; other settings are refused. Indexes of tar shards lie in `~/.cache/tandem/index`, or where TANDEM_INDEX points. Codes: 0 done,
+3 mistake in the flags.
 """
 
 import concurrent.futures

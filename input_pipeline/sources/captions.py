@@ -10,7 +10,8 @@ import numpy as np
 
 from input_pipeline import columns, tables
 from input_pipeline import files as files_
-from input_pipeline.captioned import MAX_CHARACTERS, Captioned
+from input_pipeline.bad_records import BadRecord
+from input_pipeline.captioned import MAX_CHARACTERS, Captioned, Lazy
 from input_pipeline.tasks import ClassificationTask, Labelled
 
 
@@ -19,7 +20,7 @@ class Captions(Captioned):
 
     A column of captions holds a text, a list of texts, or nothing. A column of images holds the bytes of a file, its path, or a struct of
     both, as the `datasets` library has it. Where a column of captions holds numbers that the file names (`ClassLabel`), captions are
-    templates with these names, and `id` is the number.
+    templates with these names, and `id` is the number, unless the option says otherwise.
 
     Args:
         files: paths, URLs or patterns (`data/*.parquet`, `part-{00..09}.jsonl`).
@@ -44,7 +45,7 @@ class Captions(Captioned):
         numbers: tuple[str, ...] = (), max_characters: int = MAX_CHARACTERS,
     ):  # fmt: skip
         super().__init__(draw)
-        open_columns = lambda *names: tables.open_rows(files, list(dict.fromkeys(names)), header)
+        open_columns = lambda *names: self._open(files, list(dict.fromkeys(names)), header)
         self._images, self._texts = open_columns(image), open_columns(*text, *numbers)  # apart: captions are read without images
         self._image, self._text, self._most, self._templates = image, tuple(text), max_characters, tuple(templates)
         self._numbers = tuple(numbers)
@@ -61,12 +62,15 @@ class Captions(Captioned):
         else:
             self._bounds = np.arange(len(rows) + 1)
         self._rows, self.counts = rows, {"id": len(self._bounds) - 1}
-        if id or self._names:
-            column = id or text[0]
-            values = list(columns.of_rows(open_columns(column), column))
-            values = [values[row] for row in rows[self._bounds[:-1]]]
-            self._ids = np.array([-1 if v is None else v for v in values], np.int32) if not id else columns.numbers(values)
-            self.counts = {"id": len(self._names) if not id else int(self._ids.max()) + 1}
+        if id:
+            values = list(columns.of_rows(open_columns(id), id))
+            self._ids = columns.numbers(values[row] for row in rows[self._bounds[:-1]])
+            self.counts = {"id": int(self._ids.max()) + 1}
+        elif self._names:
+            self.counts = {"id": len(self._names)}
+
+    def _open(self, files: tuple[str, ...], names: list[str], header: tuple[str, ...]) -> tables.Table:
+        return tables.open_rows(files, names, header)
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -86,13 +90,24 @@ class Captions(Captioned):
         Raises:
             BadRecord: something that is no text.
         """
-        if self._names and self._ids[i] >= 0:
-            return [template.format(self._names[self._ids[i]].replace("_", " ")) for template in self._templates]
+        if self._names:
+            return [template.format(self._names[self._label(i)].replace("_", " ")) for template in self._templates]
         found = []
         for row in self._rows[self._bounds[i] : self._bounds[i + 1]].tolist():
             values = self._texts[row]
             found += [text for name in self._text for text in columns.texts(values, name, row, self._most)]
         return found
+
+    def id(self, i: int) -> int:
+        """The class, or what the option says."""
+        return self._label(i) if self._names and self._ids is None else super().id(i)
+
+    def _label(self, i: int) -> int:
+        row = int(self._rows[self._bounds[i]])
+        label = self._texts[row].get(self._text[0])
+        if not isinstance(label, int) or not 0 <= label < len(self._names):
+            raise BadRecord(f"row {row + 1}: {self._text[0]!r} holds {label!r}, which is no class", "missing")
+        return label
 
     def numbers(self, i: int) -> dict[str, float]:
         """The columns of numbers of record i, of its first row.
@@ -108,7 +123,7 @@ class Captions(Captioned):
 
     def groups(self) -> list[str]:
         """The class of each image, for plots."""
-        return [self._names[label] for label in self._ids] if self._names else super().groups()
+        return [self._names[label] for label in self.labelled().labels] if self._names else super().groups()
 
     def classification(self) -> ClassificationTask:
         """The class of each image.
@@ -123,8 +138,8 @@ class Captions(Captioned):
         """Images and the numbers of their classes.
 
         Raises:
-            ValueError: the column of captions holds texts.
+            ValueError: the column of captions holds texts, or a row has no class.
         """
         if not self._names:
             raise ValueError(f"column {self._text[0]!r} holds captions and names no classes; set options.text to a column of classes.")
-        return Labelled(self.images(), self._ids)
+        return Labelled(self.images(), np.array(Lazy(len(self), self._label)[:], np.int32))

@@ -7,9 +7,11 @@ import pathlib
 import tarfile
 
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from core.workdir import write_json
+from input_pipeline import examples
 from input_pipeline.prepare import Rules
 from input_pipeline.sources.webdataset import WebDataset
 from launch import prepare
@@ -97,9 +99,32 @@ def array_record(folder, **options):
     return dict(folder=str(prepared)) | options
 
 
+def tfds(folder, **options):
+    """As `download_and_prepare()` of a set with Coco's features leaves it; `tests/parity/test_tfds.py` has TFDS write one."""
+    version = folder / "toy" / "1.0.0"
+    version.mkdir(parents=True)
+    sequence = {"sequence": {"feature": {"featuresDict": {"features": {"id": {"tensor": {}}, "text": {"text": {}}}}}}}
+    features = {"captions": sequence, "image": {"image": {}}, "label": {"classLabel": {"numClasses": "3"}}}
+    write_json(version / "features.json", {"featuresDict": {"features": features}})
+    (version / "label.labels.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    parts = {"train": [range(0, 4), range(4, COUNT)], "test": [range(5)]}
+    splits = [{"name": name, "shardLengths": [str(len(rows)) for rows in shards]} for name, shards in parts.items()]
+    write_json(version / "dataset_info.json", {"fileFormat": "array_record", "name": "toy", "splits": splits})
+    for name, shards in parts.items():
+        for k, rows in enumerate(shards):
+            record = lambda i: {"captions/text": captions(i), "captions/id": [i], "image": picture(i), "label": i % 3}
+            path = version / f"toy-{name}.array_record-{k:05d}-of-{len(shards):05d}"
+            writer = ArrayRecordWriter(str(path), "group_size:1")
+            for i in rows:
+                writer.write(examples.serialize(record(i)))
+            writer.close()
+    return dict(folder=str(folder / "toy")) | options
+
+
 # Name of the source, what writes it, options.
 CASES = {
     "array_record": ("array_record", array_record, {}),
+    "tfds": ("tfds", tfds, {}),
     "webdataset": ("webdataset", webdataset, {}),
     "webdataset json": ("webdataset", webdataset, dict(text="json.caption")),
     "image_folder": ("image_folder", image_folder, dict(templates=("a {}.", "this is a {}"))),

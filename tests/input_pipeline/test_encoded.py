@@ -16,6 +16,7 @@ from input_pipeline import SOURCES, batching, index_cache, tar
 from input_pipeline.bad_records import KINDS, BadRecord
 from input_pipeline.sources.captions import Captions
 from input_pipeline.sources.image_folder import ImageFolder
+from input_pipeline.sources.tfds import Tfds
 from input_pipeline.sources.webdataset import WebDataset
 from tests.input_pipeline import encoded
 from tests.input_pipeline.encoded import COUNT, captions, members, picture, write_tar
@@ -94,7 +95,7 @@ def test_training_goes_on_where_it_stopped(source):
 
 
 def test_captions_of_all_forms_are_the_same(tmp_path):
-    for case in ("array_record", "captions", "captions parquet", "webdataset json", "image_folder files"):
+    for case in ("array_record", "tfds", "captions", "captions parquet", "webdataset json", "image_folder files"):
         (tmp_path / case).mkdir()
         name, options = encoded.make(case, tmp_path / case)
         source = SOURCES[name](**options)
@@ -123,6 +124,31 @@ def test_classes_of_a_saved_dataset(tmp_path):
     source = Captions(files=(write_saved(tmp_path / "saved", rows, features=features),), text=("label",))
     assert source[3] == {"image": picture(3), "text": "a photo of a guinea pig.", "id": 1} and source.counts == {"id": 2}
     assert source.classification().labels.tolist() == [i % 2 for i in range(9)] and source.groups()[0] == "cat"
+
+
+def test_splits_and_classes_of_tfds(tmp_path):
+    options = encoded.tfds(tmp_path)
+    numbers = lambda split: [Tfds(**options, split=split).captions(i)[-1] for i in range(len(Tfds(**options, split=split)))]
+    last = [captions(i)[-1] for i in range(COUNT)]
+    assert (
+        numbers("train[:50%]") == last[:4]
+        and numbers("train[-2:]") == last[-2:]
+        and numbers("train[1:3]+test[3:]") == last[1:3] + last[3:5]
+    )
+    source = Tfds(**options, text=("label",))
+    assert source[5] == {"image": picture(5), "text": "a photo of a guinea pig.", "id": 2} and source.counts == {"id": 3}
+    assert source.classification().labels.tolist() == [i % 3 for i in range(COUNT)]
+    for changes, message in [
+        (dict(split="dev"), "has no split 'dev'; set options.split to one of: train, test"),
+        (dict(split="train[9:]"), r"split train\[9:\] of .* has no records"),
+        (dict(text=("words",)), "has no feature 'words'; it has: captions/id, captions/text, image, label"),
+        (dict(folder=str(tmp_path)[:-1] + "absent"), "has no dataset_info.json; set options.folder"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Tfds(**options | changes)
+    next((tmp_path / "toy" / "1.0.0").glob("*train*00001-of*")).unlink()
+    with pytest.raises(ValueError, match="00001-of-00002 cannot be opened"):
+        Tfds(**options)
 
 
 def test_an_id_column_joins_records(tmp_path):

@@ -3,6 +3,9 @@
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
+
+from sklearn.base import clone
 
 PARITY = "install requirements-parity.txt"
 
@@ -32,6 +35,34 @@ def open_clip():
             module.__spec__ = importlib.util.spec_from_loader(module.__name__, None)
             sys.modules[module.__name__] = module
     return _find("open_clip")
+
+
+def clip_benchmark_recalls(images, texts, ks) -> Callable[[], dict]:
+    """CLIP_benchmark's retrieval metrics of rows [N d] and their captions [N m d], from a model that hands them out in batches of 64.
+
+    Raises:
+        ModuleNotFoundError: it is not installed; `benchmarks/evaluate.py` says how.
+    """
+    library, module = torch(), _find("clip_benchmark.metrics.zeroshot_retrieval")
+    images, texts = library.tensor(images), library.tensor(texts)
+
+    class Model:
+        encode_image = staticmethod(lambda rows: rows)
+        encode_text = staticmethod(lambda rows: rows)
+
+    batches = [(images[i : i + 64], list(texts[i : i + 64])) for i in range(0, len(images), 64)]
+    return lambda: module.evaluate(Model, batches, library.stack, "cpu", amp=False, recall_k_list=list(ks))
+
+
+def mteb_classifier(rows, labels, test_rows) -> Callable[[], object]:
+    """MTEB's linear probe: fits its classifier on rows [N d] with their labels, and gives the classes of the test rows.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    task = _find("mteb.abstasks.classification").AbsTaskClassification
+    evaluator = task.evaluator({"label": labels}, None, label_column_name="label", evaluator_model=clone(task.evaluator_model))
+    return lambda: evaluator(rows, test_rows)
 
 
 def _find(name: str):

@@ -75,11 +75,13 @@ def read_runs(folder) -> list[Run]:
     Raises:
         FileNotFoundError: it is none of them.
     """
+    return [_read_model(model) for model in models_of(folder)] or [read_run(folder)]
+
+
+def models_of(folder) -> list[pathlib.Path]:
+    """Folders of the models in a suite's folder of results, or the folder itself if it is one of them; none for a workdir."""
     folder = pathlib.Path(folder)
-    models = [path.parent for path in sorted(folder.glob("*/model.json"))]
-    if (folder / "model.json").exists():
-        models = [folder]
-    return [_read_model(model) for model in models] or [read_run(folder)]
+    return [folder] if (folder / "model.json").exists() else [path.parent for path in sorted(folder.glob("*/model.json"))]
 
 
 def _read_model(folder: pathlib.Path) -> Run:
@@ -118,7 +120,9 @@ def main_metrics(result: dict[str, Any]) -> list[str]:
 
 def controls(result: dict[str, Any]) -> list[str]:
     """What a result measured beside the model on the same data: the first word of every `<control>/<primary metric>`."""
-    return [name.split("/")[0] for name in result["metrics"] if "/" in name and name.split("/", 1)[1] == result["primary"]["name"]]
+    primary = result["primary"]["name"]
+    # `std/<primary>` is no control; it has no direction.
+    return [name.split("/")[0] for name in result["metrics"] if "/" in name and name.split("/", 1)[1] == primary and direction(name)]
 
 
 def is_share(name: str) -> bool:

@@ -32,7 +32,6 @@ def write(folders: Sequence, output) -> pathlib.Path:
 
     Raises:
         FileNotFoundError: a folder that holds no run and no result.
-        ValueError: only one run in all of them.
     """
     runs, output = read(folders), pathlib.Path(output)
     found = collect(runs)
@@ -62,8 +61,6 @@ def summary(output) -> str:
 def read(folders: Sequence) -> dict[str, Run]:
     """The runs of all folders by name: the shortest end of each path that tells them apart."""
     runs = list({run.workdir.resolve(): run for folder in folders for run in run_files.read_runs(folder)}.values())
-    if len(runs) < 2:
-        raise ValueError(f"{len(runs)} run in {', '.join(map(str, folders))}; give two or more to compare, or one with --workdir alone.")
     parts, length = [run.workdir.resolve().parts for run in runs], 1
     while len({part[-length:] for part in parts}) < len(runs):
         length += 1

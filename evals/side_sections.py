@@ -74,9 +74,9 @@ def _bars(key: str, task: Mapping[str, Any], number: Mapping[str, int]) -> dict[
 
 
 def all_did_all(found: Mapping[str, Any]) -> bool:
-    """Whether every model has a score for every task: places among them mean little otherwise."""
+    """Whether there are several models and every one has a score for every task: places among them mean little otherwise."""
     names = [name for name, model in found["models"].items() if model["place"] is not None]
-    return bool(found["tasks"]) and all(name in task["scores"] for task in found["tasks"].values() for name in names)
+    return len(names) > 1 and bool(found["tasks"]) and all(name in task["scores"] for task in found["tasks"].values() for name in names)
 
 
 def _pairs(found: Mapping[str, Any]) -> list[tuple[str, str]]:

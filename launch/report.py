@@ -1,9 +1,9 @@
-"""Writes the report page of a workdir, or one that compares several runs, and prints their results.
+"""Writes the report page of a workdir, or one that sets several runs and models side by side, and prints their results.
 
 python -m launch.report --workdir=runs/glyphs
-python -m launch.report --workdir=runs/a,runs/b,suites/local_text --output=runs/a_and_b
+python -m launch.report --workdir=runs/a,runs/b,results/local_text --output=runs/a_and_b
 
-A folder of several is a workdir, or what a suite of evaluations wrote for some models.
+Each folder is a workdir, or what a suite of evaluations wrote for its models.
 """
 
 import pathlib
@@ -12,24 +12,25 @@ from absl import flags
 
 from launch import process
 
-_WORKDIR = flags.DEFINE_list("workdir", None, "folder of a training run; or several of runs and of suites' results, with --output")
-_OUTPUT = flags.DEFINE_string("output", None, "folder for the page that compares several runs")
+_WORKDIR = flags.DEFINE_list("workdir", None, "folder of a training run or of a suite's results; several set side by side, with --output")
+_OUTPUT = flags.DEFINE_string("output", None, "folder for the page about several; by default that of a single suite")
 
 
 def main(_) -> None:
     process.start()
-    from evals import report, side_by_side
+    from core.config import ConfigError
+    from evals import report, run_files, side_by_side
 
     with process.exit_codes():
-        if len(_WORKDIR.value) == 1 and _OUTPUT.value is None:
-            workdir = pathlib.Path(_WORKDIR.value[0])
-            report.write(workdir)
-            print(report.summary(workdir))
+        folders, output = [pathlib.Path(folder) for folder in _WORKDIR.value], _OUTPUT.value
+        if len(folders) == 1 and output is None and not run_files.models_of(folders[0]):
+            report.write(folders[0])
+            print(report.summary(folders[0]))
             return
-        if _OUTPUT.value is None:
-            raise ValueError(f"{len(_WORKDIR.value)} folders are compared on a page of their own; say where, --output=FOLDER.")
-        side_by_side.write(_WORKDIR.value, _OUTPUT.value)
-        print(side_by_side.summary(_OUTPUT.value))
+        if len(folders) > 1 and output is None:
+            raise ConfigError(f"{len(folders)} folders need a page of their own; say where with --output=FOLDER.")
+        side_by_side.write(folders, output or folders[0])
+        print(side_by_side.summary(output or folders[0]))
 
 
 if __name__ == "__main__":

@@ -183,10 +183,17 @@ def test_names_are_the_shortest_that_differ(tmp_path):
     assert list(side_by_side.read([tmp_path / path for path in ("x/glyphs", "y/glyphs", "y/glyphs/")])) == ["x/glyphs", "y/glyphs"]
 
 
+def test_one_model_of_a_suite_has_a_page(tmp_path):
+    dump(tmp_path / "a" / "model.json", {"fingerprint": "f", "weights": "ema"})
+    put(tmp_path / "a" / "x", "one", {"map": 0.5}, "map", items=[0, 1])
+    page = side_by_side.write([tmp_path], tmp_path).read_text()
+    assert "<h1>1 model on 1 task</h1>" in page and "place" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    assert run_files.models_of(tmp_path) == run_files.models_of(tmp_path / "a") == [tmp_path / "a"]
+    assert "Borda" not in side_by_side.summary(tmp_path)
+
+
 def test_what_cannot_be_compared_is_named(tmp_path):
     dump(tmp_path / "a" / "config.json", {"a": 1})
-    with pytest.raises(ValueError, match="1 run in .*; give two or more"):
-        side_by_side.write([tmp_path / "a", tmp_path / "a"], tmp_path / "page")
     with pytest.raises(FileNotFoundError, match="holds no config.json"):
         side_by_side.write([tmp_path / "a", tmp_path / "b"], tmp_path / "page")
     assert not (tmp_path / "page").exists()

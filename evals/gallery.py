@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from evals import metrics, ranked
+from input_pipeline import decode
 
 TOP = 5
 LONGEST_SIDE = 96  # pixels; a report enlarges small images and has no use for larger ones
@@ -37,10 +38,11 @@ def spread(groups: Sequence[str], count: int, seed: int, distinct: Sequence | No
     return order[np.argsort(place / np.sqrt(sizes[inverse]), kind="stable")[:count]]
 
 
-def thumbnails(images: Sequence[np.ndarray]) -> np.ndarray:
-    """The images as one array [N H W C], cut down by whole steps to 96 pixels a side and padded with zeros to a common size."""
+def thumbnails(images: Sequence[np.ndarray | bytes]) -> np.ndarray:
+    """Images, or the bytes of their files, as one array [N H W C], cut down by whole steps to 96 pixels a side and padded with zeros to
+    a common size."""
     small = []
-    for image in images:
+    for image in map(decode.pixels, images):
         step = -(-max(image.shape[:2]) // LONGEST_SIDE)
         small.append(np.asarray(image, np.uint8)[::step, ::step])
     height, width, channels = (max(image.shape[axis] for image in small) for axis in range(3))

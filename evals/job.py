@@ -18,7 +18,7 @@ from core.checkpoint import committed_steps
 from core.config import check_section, choose
 from core.logbook import tag
 from core.workdir import read_json
-from evals import best, results
+from evals import best, encoders, results
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
             raise
         log.warning("checkpoint %d is gone before it was evaluated (%s); raise config.checkpoint.keep_last", step, error)
         return []
-    written, encode = [], results.of_model(encoder)
+    written, encode = [], encoders.of_model(encoder)
     for label in labels:
         entry, path = encoder.config.evals[label], result_file(workdir, step, label)
         evaluation, found, seconds = results.measure(encode, entry, f"config.evals.{label}")

@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 import retrieval
 from core.config import ConfigError, check_section
 from core.workdir import write_json
+from evals import encoders, results, suite
 from evals import mteb as adapter
-from evals import results, suite
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def run(name: str, encoder: retrieval.Encoder, found: Sequence[Any], output: pat
     """
     import mteb
 
-    made_by = results.of_model(encoder).made_by
+    made_by = encoders.of_model(encoder).made_by
     suite.claim(output / name, made_by)
     model, cache = adapter.MtebEncoder(encoder, f"{adapter.ORGANISATION}/{name}"), mteb.cache.ResultCache(output / name / "mteb")
     written = []

@@ -54,7 +54,7 @@ def checkpoints() -> None:
 def suite() -> None:
     """The models given, then the standing references, then the table of all that the folder holds."""
     import retrieval
-    from evals import mteb_suite, results
+    from evals import board, encoders, mteb_suite
     from evals import suite as suites
 
     config = overrides.load(_SUITE.value)
@@ -65,14 +65,14 @@ def suite() -> None:
         config = mteb_suite.described(config, tasks)
         evaluate = lambda name, encoder: mteb_suite.run(name, encoder, tasks, output, batch=config.mteb.batch)
     else:
-        evaluate = lambda name, encoder: suites.run(config, name, results.of_model(encoder), output, _EVALS.value)
+        evaluate = lambda name, encoder: suites.run(config, name, encoders.of_model(encoder), output, _EVALS.value)
     for name, path in suites.named(_MODEL.value).items():
         evaluate(name, retrieval.load(path, dtype=_PRECISION.value, format=_FORMAT.value))
     if _WORKDIR.value:
         encoder = retrieval.load(_WORKDIR.value, _STEP.value, dtype=_PRECISION.value)
         evaluate(f"{pathlib.Path(_WORKDIR.value).resolve().name}@{encoder.step}", encoder)
     suites.references(config, output, _EVALS.value)
-    print(suites.write(config, output))
+    print(board.write(config, output))
 
 
 def compare() -> None:

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from configs.suites import local_text
-from evals import suite
+from evals import board
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ def stored():
 
 def test_the_table_is_the_stored_one(stored):
     page = (ROOT / "docs" / "evals.md").read_text()
-    rows = [line for line in suite.table(stored).splitlines() if line.startswith("| ") and "---" not in line]
+    rows = [line for line in board.table(stored).splitlines() if line.startswith("| ") and "---" not in line]
     assert len(rows) > 20 and all(row in page for row in rows)
     for label, score in stored["mteb"]["scores"].items():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {label} |")]

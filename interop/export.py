@@ -43,6 +43,12 @@ def write(source: Imported, output: pathlib.Path, format: str, *, truncate_dim: 
         raise ConfigError(f"{output} exists already; give an --output that does not.")
     if truncate_dim is not None and format != "sentence_transformers":
         raise ConfigError(f"--truncate_dim is told to sentence-transformers alone; leave it out for --format={format}.")
+    adapted = [label for label, entry in source.model["towers"].items() if entry["options"].get("bottleneck", 0)]
+    if adapted:
+        raise ConfigError(
+            f"towers {', '.join(adapted)} have a bottleneck adapter in each block, which no matrix takes in and no format has a place for; "
+            "a run leaves Tandem with low-rank adapters (config.model.adapters) or without any."
+        )
     source = _relabelled(source)
     written = _renumbered(source) if format == "hf_clip" else source
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from models.attention import Attention
 from models.layers import axes, check_length, dropout, layer_norm, lookup
 from models.position import relative_buckets
 from models.read_out import needs_layers, projection, read_out, width
-from models.transformer import Hook, Mlp, Stack
+from models.transformer import Hook, Mlp, Stack, adapt
 
 STD = 0.02  # of every matrix and table
 
@@ -26,6 +26,7 @@ class PostBlock(nn.Module):
     norm_eps: float
     dropout: float
     attention_dropout: float
+    bottleneck: int
     dtype: str
 
     @nn.compact
@@ -34,7 +35,8 @@ class PostBlock(nn.Module):
         y = attention(x, mask, bias=shared, keys=keys, index=index)
         x = layer_norm(self.norm_eps, self.dtype, "norm_attention")(x + dropout(y, self.dropout, keys, 2 * index + 1))
         y = Mlp(self.mlp_ratio, self.activation, STD, STD, self.dtype, name="mlp")(x)
-        return layer_norm(self.norm_eps, self.dtype, "norm_mlp")(x + dropout(y, self.dropout, keys, 2 * index + 2))
+        norm = layer_norm(self.norm_eps, self.dtype, "norm_mlp")
+        return norm(adapt(x + dropout(y, self.dropout, keys, 2 * index + 2), self.bottleneck, self.dtype, norm))
 
 
 class Bert(nn.Module):
@@ -65,6 +67,7 @@ class Bert(nn.Module):
     relative_buckets: int = 0  # buckets of distance with a learned score per head, for all blocks; 0: none
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    bottleneck: int = 0  # features of an adapter at the end of each block; 0: none
     norm_eps: float = 1e-12
     dtype: str = "float32"
     scan: bool = False
@@ -100,7 +103,7 @@ class Bert(nn.Module):
         check_length(ids.shape[1], self.length)
         x = dropout(self._embed(ids, mask), self.dropout, keys, 0)
         rates = (self.dropout, self.attention_dropout)
-        block = partial(PostBlock, self.heads, self.mlp_ratio, self.activation, self.norm_eps, *rates, self.dtype)
+        block = partial(PostBlock, self.heads, self.mlp_ratio, self.activation, self.norm_eps, *rates, self.bottleneck, self.dtype)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, mask, layers = stack(x, mask, keys, self._scores(ids.shape[1]), hook=hook, keep_layers=needs_layers(self.pooling, capture))
         return read_out(self, "bert", x, layers, lambda tokens: tokens, capture, mask, pool_mask=pool_mask, **projection(self))

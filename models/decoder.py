@@ -13,7 +13,7 @@ from models.attention import Attention
 from models.layers import axes, check_length, dropout, lookup, rms_norm
 from models.position import rope
 from models.read_out import needs_layers, projection, read_out, width
-from models.transformer import GatedMlp, Hook, Stack
+from models.transformer import GatedMlp, Hook, Stack, adapt
 
 STD = 0.02
 
@@ -33,6 +33,7 @@ class SwiGluBlock(nn.Module):
     norm_eps: float
     dropout: float
     attention_dropout: float
+    bottleneck: int
     dtype: str
 
     @nn.compact
@@ -46,7 +47,7 @@ class SwiGluBlock(nn.Module):
         x = x + dropout(y, self.dropout, keys, 2 * index + 1)
         y = rms_norm(self.norm_eps, self.dtype, "norm_mlp")(x)
         y = GatedMlp(self.mlp_ratio, self.activation, STD, STD, self.dtype, name="mlp")(y)
-        return x + dropout(y, self.dropout, keys, 2 * index + 2)
+        return adapt(x + dropout(y, self.dropout, keys, 2 * index + 2), self.bottleneck, self.dtype)
 
 
 class Decoder(nn.Module):
@@ -81,6 +82,7 @@ class Decoder(nn.Module):
     rope_scaling: Mapping = FrozenDict()  # {name, options} of models/position.py:SCALINGS
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    bottleneck: int = 0  # features of an adapter at the end of each block; 0: none
     norm_eps: float = 1e-6
     dtype: str = "float32"
     scan: bool = False
@@ -120,7 +122,7 @@ class Decoder(nn.Module):
         angles = jax.tree.map(jnp.asarray, rope(ids.shape[1], head_dim, self.rope_theta, self.rope_scaling))
         block = partial(
             SwiGluBlock, self.heads, self.kv_heads or self.heads, head_dim, self.mlp_ratio, self.activation, self.causal, self.window,
-            self.qk_norm, self.qkv_bias, self.norm_eps, self.dropout, self.attention_dropout, self.dtype,
+            self.qk_norm, self.qkv_bias, self.norm_eps, self.dropout, self.attention_dropout, self.bottleneck, self.dtype,
         )  # fmt: skip
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, mask, layers = stack(x, mask, keys, angles, hook=hook, keep_layers=needs_layers(self.pooling, capture))

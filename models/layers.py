@@ -31,7 +31,7 @@ def axes(init, *names: str | None):
     return nn.with_logical_partitioning(init, names)
 
 
-def dense(features: int, names: tuple[str, str], *, init=None, use_bias: bool = True, dtype=None, name: str) -> nn.Dense:
+def dense(features: int, names: tuple[str | None, str | None], *, init=None, use_bias: bool = True, dtype=None, name: str) -> nn.Dense:
     """A linear layer `[in, out]` whose kernel has logical axes `names`."""
     return nn.Dense(
         features,

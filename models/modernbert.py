@@ -13,7 +13,7 @@ from models.attention import Attention
 from models.layers import axes, check_length, dropout, layer_norm, lookup
 from models.position import rope
 from models.read_out import needs_layers, projection, read_out, width
-from models.transformer import GatedMlp, Hook, Stack
+from models.transformer import GatedMlp, Hook, Stack, adapt
 
 STD = 0.02
 
@@ -32,6 +32,7 @@ class GeGluBlock(nn.Module):
     norm_eps: float
     dropout: float
     attention_dropout: float
+    bottleneck: int
     out_std: float
     dtype: str
 
@@ -46,7 +47,7 @@ class GeGluBlock(nn.Module):
         y = attention(x if self.first else norm("norm_attention")(x), mask, angles, keys=keys, index=index)
         x = x + dropout(y, self.dropout, keys, 2 * index + 1)
         y = GatedMlp(self.mlp_ratio, self.activation, STD, self.out_std, self.dtype, name="mlp")(norm("norm_mlp")(x))
-        return x + dropout(y, self.dropout, keys, 2 * index + 2)
+        return adapt(x + dropout(y, self.dropout, keys, 2 * index + 2), self.bottleneck, self.dtype)
 
 
 class ModernBert(nn.Module):
@@ -76,6 +77,7 @@ class ModernBert(nn.Module):
     local_theta: float = 10_000.0
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    bottleneck: int = 0  # features of an adapter at the end of each block; 0: none
     norm_eps: float = 1e-5
     dtype: str = "float32"
     scan: bool = False
@@ -127,7 +129,7 @@ class ModernBert(nn.Module):
         return [
             partial(
                 GeGluBlock, self.heads, self.mlp_ratio, self.activation, self.window if i % self.global_every else 0, i == 0,
-                self.norm_eps, self.dropout, self.attention_dropout, STD * (2 * self.layers) ** -0.5, self.dtype,
+                self.norm_eps, self.dropout, self.attention_dropout, self.bottleneck, STD * (2 * self.layers) ** -0.5, self.dtype,
             )
             for i in range(self.layers)
         ]  # fmt: skip

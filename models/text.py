@@ -41,6 +41,7 @@ class Text(nn.Module):
     projection_bias: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    bottleneck: int = 0  # features of an adapter at the end of each block; 0: none
     norm_eps: float = 1e-5
     dtype: str = "float32"
     scan: bool = False
@@ -84,7 +85,7 @@ class Text(nn.Module):
         block = partial(
             Block, self.heads, self.mlp_ratio, self.activation, self.causal, self.norm_eps, self.dropout,
             (residual, (2 * self.width) ** -0.5, residual),
-            self.dtype, self.attention_dropout,
+            self.dtype, self.attention_dropout, self.bottleneck,
         )  # fmt: skip
         # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")

@@ -63,6 +63,26 @@ class GatedMlp(nn.Module):
         return dense(width, ("mlp", "embed"), init=inits[1], use_bias=self.use_bias, dtype=self.dtype, name="fc_out")(gated)
 
 
+class Bottleneck(nn.Module):
+    """Up(relu(Down(x))), an adapter through `width` features. Up starts at zero, so that a tower starts as it is without.
+
+    Source: Houlsby et al. 2019 (arXiv:1902.00751); its place as in Pfeiffer et al. 2020 (MAD-X, arXiv:2005.00052).
+    """
+
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... w"]) -> Float[Array, "... w"]:
+        down = dense(self.width, ("embed", None), init=nn.initializers.normal(0.02), dtype=self.dtype, name="down")(x)
+        return dense(x.shape[-1], (None, "embed"), init=nn.initializers.zeros, dtype=self.dtype, name="up")(jax.nn.relu(down))
+
+
+def adapt(x: Float[Array, "... w"], width: int, dtype: str, norm: Callable = lambda x: x) -> Float[Array, "... w"]:
+    """The sum at the end of a block and what an adapter makes of it, normed as the block would; the sum alone for a width of 0."""
+    return x + Bottleneck(width, dtype, name="adapter")(norm(x)) if width else x
+
+
 class Block(nn.Module):
     """x + Attention(LN(x)), then x + MLP(LN(x)).
 
@@ -79,6 +99,7 @@ class Block(nn.Module):
     stds: tuple[float, float, float] | None = None  # attention out, MLP in, MLP out; None is Xavier uniform
     dtype: str = "float32"
     attention_dropout: float = 0.0
+    bottleneck: int = 0
 
     @nn.compact
     def __call__(self, x, mask=None, keys=None, index: int | Array = 0, shared=None):
@@ -89,7 +110,7 @@ class Block(nn.Module):
         x = x + dropout(y, self.dropout, keys, 2 * index + 1)
         y = layer_norm(self.norm_eps, self.dtype, "norm_mlp")(x)
         y = Mlp(self.mlp_ratio, self.activation, mlp_in, mlp_out, self.dtype, name="mlp")(y)
-        return x + dropout(y, self.dropout, keys, 2 * index + 2)
+        return adapt(x + dropout(y, self.dropout, keys, 2 * index + 2), self.bottleneck, self.dtype)
 
 
 class Stack(nn.Module):

@@ -44,6 +44,7 @@ class ViT(nn.Module):
     pre_norm: bool = False  # a LayerNorm between embeddings and blocks
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    bottleneck: int = 0  # features of an adapter at the end of each block; 0: none
     norm_eps: float = 1e-6
     pixel_mean: Sequence[float] = (0.5,)
     pixel_std: Sequence[float] = (0.5,)
@@ -86,7 +87,7 @@ class ViT(nn.Module):
             x = layer_norm(self.norm_eps, self.dtype, "norm_embedding")(x)
         x = dropout(x, self.dropout, keys, 0)
         block = partial(Block, self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout)
-        block = partial(block, dtype=self.dtype, attention_dropout=self.attention_dropout)
+        block = partial(block, dtype=self.dtype, attention_dropout=self.attention_dropout, bottleneck=self.bottleneck)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, after, layers = stack(x, None, keys, hook=hook, keep_layers=needs_layers(self.pooling, capture))
         norm = layer_norm(self.norm_eps, self.dtype, "norm")

@@ -111,6 +111,7 @@ def test_vectors_that_differ_leave_nothing_behind(tmp_path, monkeypatch):
         ("clip", {}, "hf_siglip", "SiglipModel cannot hold this tower: pooling = 'cls'"),
         ("clip", {}, "sentence_transformers", "holds one tower of bert, decoder, modernbert, but this model has .*--format=hf_clip"),
         ("bert", {}, "hf_clip", "the format holds one 'vit' tower, but this model has {'text': 'bert'}"),
+        ("bert", dict(text=dict(bottleneck=2)), "hf_bert", "towers text have a bottleneck adapter .* no format has a place for"),
         ("bert", dict(text=dict(embed_dim=4)), "hf_bert", "no place for parameters of this model: towers_text/projection/kernel"),
         ("bert", dict(text=dict(pooling="attention")), "sentence_transformers", "no place for parameters .* towers_text/pool/key"),
         ("clip", dict(text=dict(activation="gelu")), "open_clip", "quick_gelu holds for both towers"),

@@ -1,4 +1,4 @@
-"""Low-rank adapters: what they add, where they start, which matrices they pick, how they lie on a mesh."""
+"""Adapters: what they add, where they start, which matrices low-rank ones pick, how those lie on a mesh."""
 
 import flax.linen as nn
 import jax
@@ -12,8 +12,11 @@ from core import mesh as meshes
 from core.config import ConfigError
 from core.paths import by_path, from_paths, matches
 from models import adapters
+from models.bert import PostBlock
 from models.dual import DualEncoder
 from models.text import Text
+from models.transformer import Block
+from tests.models import toys
 
 WIDTH, HEADS, LAYERS, RANK = 8, 2, 2, 3
 QKV = "towers_text/blocks/block_{}/attention/qkv_kernel"
@@ -184,3 +187,51 @@ def test_factors_stay_float32_under_a_bfloat16_tower():
     assert {leaf.dtype for leaf in jax.tree.leaves(found.init(0))} == {jnp.dtype("float32")}
     merged = jax.eval_shape(found.merge, nn.unbox(half) | found.init(0))
     assert {leaf.dtype for leaf in by_path(merged).values()} == {jnp.dtype("float32")} and from_paths(by_path(merged)) == merged
+
+
+@pytest.mark.parametrize("name", sorted(set(toys.OPTIONS) - {"resnet"}))
+def test_a_bottleneck_starts_as_the_tower_without_it(name):
+    plain, adapted, given = toys.tower(name), toys.tower(name, bottleneck=3), toys.inputs(name)
+    drawn = by_path(nn.unbox(adapted.init(jax.random.key(0), *given)["params"]))
+    own = {path: leaf for path, leaf in drawn.items() if "/adapter/" in path}
+    assert sum(leaf.size for leaf in own.values()) == 2 * (2 * 16 * 3 + 3 + 16)  # of two layers: D m + m, m D + D
+    base = by_path(toys.init(plain, *given))
+    assert base.keys() == drawn.keys() - own.keys()
+    expected = plain.apply({"params": from_paths(base)}, *given)["embedding"]
+    np.testing.assert_array_equal(adapted.apply({"params": from_paths(base | own)}, *given)["embedding"], expected)
+    moved = {path: leaf for path, leaf in by_path(toys.init(adapted, *given)).items() if path in own}
+    assert np.abs(adapted.apply({"params": from_paths(base | moved)}, *given)["embedding"] - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("post", [True, False])
+def test_a_bottleneck_by_definition(post):
+    """h = Up(relu(Down(LN(r + x)))) + r and then LN(h + x), the block's own norm twice; without one at the end of a block, none."""
+    block = PostBlock(2, 2.0, "gelu", 1e-6, 0.0, 0.0, 3, "float32") if post else Block(heads=2, mlp_ratio=2.0, bottleneck=3)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 8)), jnp.float32)
+    params, seen = toys.init(block, x), {}
+
+    def watch(next_method, args, kwargs, context):
+        y = next_method(*args, **kwargs)
+        if context.method_name == "__call__":
+            seen.setdefault(context.module.name, np.asarray(y, float))  # of a norm that runs twice the first
+        return y
+
+    with nn.intercept_methods(watch):
+        found = block.apply({"params": params}, x)
+    r, before = seen["mlp"], seen["norm_attention"] if post else np.asarray(x, float) + seen["attention"]
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+
+    def norm(x):
+        unit = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return unit * wide["norm_mlp"]["scale"] + wide["norm_mlp"]["bias"] if post else x
+
+    down, up = wide["adapter"]["down"], wide["adapter"]["up"]
+    h = np.maximum(norm(r + before) @ down["kernel"] + down["bias"], 0) @ up["kernel"] + up["bias"] + r
+    np.testing.assert_allclose(found, norm(h + before), rtol=0, atol=1e-5)
+
+
+def test_freezing_all_but_bottlenecks():
+    frozen = ("^towers_text/(?!.*/adapter/)",)  # as docs/fine_tuning.md says
+    shapes = jax.eval_shape(lambda: model(bottleneck=2).init(jax.random.key(0), dict(query=IDS)))["params"]
+    free = [path for path in by_path(nn.unbox(shapes)) if path.startswith("towers_text/") and not matches(path, frozen)]
+    assert len(free) == LAYERS * 4 and all("/adapter/" in path for path in free)

@@ -1,11 +1,8 @@
 """Classification learnt from a few examples of each class, several times over: how MTEB scores its classification tasks."""
 
-import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 from core.config import ConfigError
@@ -47,7 +44,8 @@ def few_shot(
     test = metrics.check_rows(encode[view](task.test.values), "test embeddings")
     right, f1, unconverged = [], [], 0
     for rows in chosen:
-        model = _fit(train[np.searchsorted(used, rows)], labels["train"][rows], iterations)
+        part = probes.Part(train[np.searchsorted(used, rows)], labels["train"][rows])
+        model = probes.logistic_regression(part, 1.0, iterations=iterations)
         found = model.predict(test)
         right.append(found == labels["test"])
         f1.append(f1_score(labels["test"], found, average="macro"))
@@ -68,9 +66,3 @@ def sample(labels: np.ndarray, shots: int, draws: int, seed: int) -> list[np.nda
         first = np.concatenate([np.flatnonzero(labels[order] == label)[:shots] for label in np.unique(labels)])
         out.append(order[np.sort(first)])
     return out
-
-
-def _fit(rows: np.ndarray, labels: np.ndarray, iterations: int) -> LogisticRegression:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted
-        return LogisticRegression(max_iter=iterations).fit(rows, labels)

@@ -6,6 +6,7 @@ Rows are unit vectors [N d] unless said otherwise; all of them ignore a common r
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from evals import metrics
 
@@ -79,7 +80,8 @@ def modality_accuracy(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> float:
     half = np.concatenate([rng.permutation(len(side)) % 2 for side in (x, y)])
     right = np.empty(len(rows))
     for side in (0, 1):
-        model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(rows[half != side], label[half != side])
+        with threadpool_limits(1):  # as in evals/probes.py
+            model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(rows[half != side], label[half != side])
         right[half == side] = model.predict(rows[half == side]) == label[half == side]
     return float((right[label == 0].mean() + right[label == 1].mean()) / 2)
 

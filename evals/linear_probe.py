@@ -1,11 +1,9 @@
 """Classification by a linear layer on frozen embeddings: multinomial logistic regression, its strength chosen on validation rows."""
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from core.config import ConfigError
@@ -79,11 +77,9 @@ def linear_probe(
 
 
 def fit(part: probes.Part, c: float, *, iterations: int = 1000, tolerance: float = 1e-4) -> LogisticRegression:
-    """The minimum of c * sum of cross-entropies + |W|^2 / 2, in float64; that it was not reached shows in `n_iter_`."""
-    model = LogisticRegression(C=c, max_iter=iterations, tol=tolerance)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted by the caller
-        return model.fit(part.rows.astype(np.float64), part.labels)
+    """Logistic regression in float64; in float32 the weakest strengths would stop short of a tight tolerance."""
+    wide = probes.Part(part.rows.astype(np.float64), part.labels)
+    return probes.logistic_regression(wide, c, iterations=iterations, tolerance=tolerance)
 
 
 def search(score: Callable[[int], float], steps: int = STEPS) -> tuple[int, float]:

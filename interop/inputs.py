@@ -106,4 +106,4 @@ def stated_crop(folder: pathlib.Path, default: bool) -> bool:
 
 def crops(transforms: Mapping[str, Any]) -> bool:
     """Whether the transforms of a model crop images."""
-    return any(t["name"] == "resize" and t["options"].get("crop", False) for t in transforms.values())
+    return any(t["name"] in ("resize", "random_crop") and t["options"].get("crop", False) for t in transforms.values())

@@ -8,7 +8,7 @@ import pytest
 import interop
 from core.config import ConfigError
 from core.paths import by_path
-from interop import hf, mapping, tensors
+from interop import hf, inputs, mapping, tensors
 from interop.imported import shapes
 from tests.interop import toys
 
@@ -55,6 +55,12 @@ def test_inputs_are_those_of_the_family(tmp_path):
         "image": {"name": "resize", "options": {"height": 8, "width": 8}},
         "text": {"name": "tokenize", "options": {"length": 6}},
     }
+
+
+@pytest.mark.parametrize("name", ["resize", "random_crop", "stack"])
+def test_a_model_trained_on_random_crops_is_exported_with_the_crop_of_its_evaluation(name):
+    for crop in (True, False):
+        assert inputs.crops({"image": {"name": name, "options": {"crop": crop}}}) == (crop and name != "stack")
 
 
 @pytest.mark.parametrize("name, prefix", [("bert", "bert."), ("bert", "0.auto_model."), ("clip", "model."), ("siglip", "siglip.")])

@@ -47,6 +47,7 @@ def base() -> ConfigDict:
     config.seed = 0
     config.data = dict(
         global_batch=256, shuffle=True, homogeneous=1, size_power=0.0, threads=2, workers=0, max_bad_fraction=0.001,
+        distinct=False,  # True: no two rows of a global batch share an id
         sources={}, copies={}, tokenizer=None, transforms={},
     )  # fmt: skip
     config.model = dict(towers={}, views={}, companions=(), adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float))

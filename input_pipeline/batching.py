@@ -25,8 +25,8 @@ from input_pipeline.tokenize import TOKENIZERS, Tokenizer
 from input_pipeline.transforms import bind_transforms
 
 KEYS = (
-    "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "sources", "copies", "tokenizer",
-    "transforms",
+    "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "distinct", "sources", "copies",
+    "tokenizer", "transforms",
 )  # fmt: skip
 MIN_ROWS = 1000  # bad records are judged against at least this many rows: a share of fewer says little
 LAST_BATCH = 2**40
@@ -125,6 +125,7 @@ def batches(
     read = ReadBatch(
         keys=_keys(data, sources, seed), sources=dict(sources), transforms=bind_transforms(data.transforms), tokenizer=tokenizer,
         seed=seed, global_batch=data.global_batch, first_row=process_index * rows, rows=rows, copies=plain(data.copies),
+        distinct=data.distinct,
     )  # fmt: skip
     weights = _weights(data, sources)
     epochs = {label: data.global_batch * weights[label] / sum(weights.values()) / len(source) for label, source in sources.items()}

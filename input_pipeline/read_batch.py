@@ -35,6 +35,8 @@ class ReadBatch:
         first_row: of this process in each global batch.
         rows: of this process.
         copies: views that begin as another one, by name: two passes of one text, two crops of one image.
+        distinct: no two rows of a global batch share an `id`: a record whose id an earlier row has is replaced by the next one with
+            another, `MAX_TRIES` further at most. A record is then read less often or more often than once in an epoch.
     """
 
     keys: order.Keys
@@ -46,10 +48,10 @@ class ReadBatch:
     first_row: int
     rows: int
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    distinct: bool = False
 
     def __call__(self, batch: int) -> dict[str, Any]:
-        start = batch * self.global_batch + self.first_row
-        rows = [self._read(self.keys[i]) for i in range(start, start + self.rows)]
+        rows = [self._read(key) for key in self._keys(batch)]
         while True:
             try:
                 arrays = self._columns(rows)
@@ -61,6 +63,28 @@ class ReadBatch:
         arrays["source"] = np.array([row.key.source for row in rows], np.int32)
         arrays["bad"] = np.array([len(row.skipped) for row in rows], np.int32)
         return {"arrays": arrays, "bad": [entry for row in rows for entry in row.skipped]}
+
+    def _keys(self, batch: int) -> list[order.Key]:
+        """What the rows of this process hold."""
+        start = batch * self.global_batch
+        if not self.distinct:
+            return [self.keys[i] for i in range(start + self.first_row, start + self.first_row + self.rows)]
+        taken: set[int] = set()
+        # Every process follows the rows before its own, and so picks what one process would.
+        return [self._other(self.keys[start + i], taken) for i in range(self.first_row + self.rows)][self.first_row :]
+
+    def _other(self, key: order.Key, taken: set[int]) -> order.Key:
+        source, offset = list(self.sources.values())[key.source], offsets_of(self.sources, "id")[key.source]
+        for step in range(MAX_TRIES):
+            record = (key.record + step) % len(source)
+            try:
+                number = offset + (source.id(record) if hasattr(source, "id") else source[record]["id"])
+            except BadRecord:
+                return dataclasses.replace(key, record=record)  # to be passed over when it is read
+            if number not in taken:
+                taken.add(number)
+                return dataclasses.replace(key, record=record)
+        return key  # a source with fewer ids than rows
 
     def _read(self, key: order.Key, skipped: tuple = ()) -> "Row":
         """The record of `key`, or the first after it that can be read."""

@@ -90,6 +90,10 @@ class ArrayRecord(Captioned):
                 record[name] = columns.texts(row, name, i, LONGEST)
         return record
 
+    def id(self, i: int) -> int:
+        """What records that are positives of each other share."""
+        return int(self._columns["id"][i])
+
     def image(self, i: int) -> bytes:
         """The bytes of the image of record i.
 

@@ -64,7 +64,7 @@ class Pairs:
         rng = rng if self._draw else None
         query, positives, negatives = self._texts(i)
         positive = positives[0 if rng is None else int(rng.integers(len(positives)))]
-        record = {"query": query, "passage": positive, "id": i if self._ids is None else int(self._ids[i])}
+        record = {"query": query, "passage": positive, "id": self.id(i)}
         if self._k:
             if not negatives:
                 raise BadRecord(f"row {i + 1} has no negatives in {', '.join(self._negatives)}", "missing")
@@ -78,8 +78,11 @@ class Pairs:
             BadRecord: as `read`.
         """
         query, positives, negatives = self._texts(i)
-        number = i if self._ids is None else int(self._ids[i])
-        return {"query": query, "passage": positives, "id": number} | ({"negatives": negatives} if self._negatives else {})
+        return {"query": query, "passage": positives, "id": self.id(i)} | ({"negatives": negatives} if self._negatives else {})
+
+    def id(self, i: int) -> int:
+        """What rows that are positives of each other share."""
+        return i if self._ids is None else int(self._ids[i])
 
     def texts(self) -> Iterator[str]:
         """All texts of the rows that can be read, in order; one that stands in several rows comes several times."""

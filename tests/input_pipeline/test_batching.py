@@ -246,6 +246,39 @@ def test_a_value_that_a_transform_refuses_is_replaced(monkeypatch, says_which):
     assert_same(batch, {name: np.concatenate([part[name] for part in parts]) for name in batch})
 
 
+class Alike(Toy):
+    """Three records in a row share an id; some cannot be read."""
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"id": i // 3}
+
+
+class Numbered(Alike):
+    """The same, with ids that need no reading."""
+
+    def id(self, i):
+        return i // 3
+
+
+@pytest.mark.parametrize("kind", [Alike, Numbered])
+def test_ids_of_a_batch_are_distinct_for_every_split(kind):
+    case = toy_config(distinct=True, global_batch=8), {"main": kind(60)}, None
+    whole = read(case, 12)
+    assert all(len(set(batch["id"].tolist())) == 8 for batch in whole)
+    assert any(len(set(batch["id"].tolist())) < 8 for batch in read(changed(case, distinct=False), 12))
+    for count in (2, 4):
+        parts = [read(case, 12, process_index=p, process_count=count) for p in range(count)]
+        assert_all_same(whole, [{name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]} for step in range(12)])
+    assert_all_same(whole[5:], read(case, 7, start=5))
+
+
+def test_distinct_ids_of_a_source_in_order_with_bad_records_and_too_few():
+    ids = lambda source, **options: read((toy_config(distinct=True, shuffle=False, **options), {"main": source}, None), 1)[0]["record"]
+    assert ids(Numbered(60), global_batch=4).tolist() == [0, 3, 6, 9]
+    assert ids(Numbered(60, bad=[3]), global_batch=4, max_bad_fraction=1.0).tolist() == [0, 4, 6, 9]
+    assert ids(Numbered(6), global_batch=4).tolist() == [0, 3, 2, 3]
+
+
 def test_the_epochs_of_each_source_follow_from_the_position():
     data = toy_config({"a": 3.0, "b": 1.0}, global_batch=40)
     with batching.batches(data, {"a": Toy(30), "b": Toy(20)}, None, seed=0, start=3) as iterator:

@@ -12,7 +12,7 @@ from input_pipeline.bad_records import BadRecord
 def config(**changes):
     """`config.data` for the test digits, eight rows a batch."""
     data = dict(
-        global_batch=8, shuffle=True, homogeneous=1, size_power=0.0, threads=0, workers=0, max_bad_fraction=0.0,
+        global_batch=8, shuffle=True, homogeneous=1, size_power=0.0, threads=0, workers=0, max_bad_fraction=0.0, distinct=False,
         sources=dict(main=dict(name="digits", weight=1.0, options=dict(split="test", size=8))),
         copies={},
         tokenizer=dict(name="bpe", options=dict(vocab_size=300)),

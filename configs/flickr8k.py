@@ -6,7 +6,7 @@
 FOLDER holds `images/` and the two files, whose columns are `image` and `caption`. One caption of a photo is drawn in each epoch; held-out
 photos rank all captions of 100 photos, of which five are right. With `smoke` and no path, digits stand in for photos.
 
-Last measured (2026-11-21, fe7fca6, two cores shared with others at 38 GFLOP/s, 2 min 56 s): img2txt recall@1 0.030, recall@10 0.170, txt2img
+Last measured (2026-11-21, 7bfb0ba, two shared cores at 38 GFLOP/s, 2 min 56 s): img2txt recall@1 0.030, recall@10 0.170, txt2img
 0.026, 0.236; after 100 steps img2txt recall@1 0.020, by chance 0.010.
 """
 

@@ -16,8 +16,9 @@ SURE = 0.05  # corrected p-value below which a difference is named
 
 def parts(runs: Mapping[str, Run], found: Mapping[str, Any]) -> dict[str, Any]:
     """All that the template reads, from the runs and from what `side_by_side.collect` made of them."""
-    number = {name: i % len(plots.SERIES) + 1 for i, name in enumerate(found["models"])}
     ranked = [name for name, model in found["models"].items() if model["place"] is not None]
+    runs = {name: runs[name] for name in [*ranked, *(name for name in runs if name not in ranked)]}  # competitors take the first colours
+    number = {name: i % len(plots.SERIES) + 1 for i, name in enumerate(runs)}
     return {
         "models": [{"name": name, "number": number[name], **model} for name, model in found["models"].items()],
         "ranked": [{"name": name, "number": number[name]} for name in ranked],

@@ -119,7 +119,7 @@ def test_summary_is_aligned(full):
 
 
 def test_summary_shows_controls_beside_the_model(tmp_path):
-    values = {"mrr@10": 0.4632, "recall@5": 0.6, "bm25/mrr@10": 0.3685, "bm25/recall@5": 0.5, "words/mrr@10": 0.1}
+    values = {"mrr@10": 0.4632, "recall@5": 0.6, "bm25/mrr@10": 0.3685, "bm25/recall@5": 0.5, "words/mrr@10": 0.1, "std/mrr@10": 0.3}
     put_result(tmp_path, "held_out", 7, values, "mrr@10", evaluator="ranking")
     put_result(tmp_path, "kept", 7, {"loss": 2.5}, "loss", evaluator="held_out_loss")
     lines = report.summary(tmp_path).splitlines()

@@ -141,11 +141,13 @@ def test_labels_that_mean_different_things_are_different_tasks(tmp_path):
 
 
 def test_other_settings_are_noted_and_not_tested(tmp_path):
-    for name, options in (("a", {"k": 5}), ("b", {"k": 10})):
-        put(tmp_path / name / "evals/5/x", "main", {"map": 0.5}, "map", items=[0, 1], settings={"options": options})
-    side_by_side.write([tmp_path / "a", tmp_path / "b"], tmp_path / "page")
+    for name, options, view in (("a", {"k": 5}, "text"), ("b", {"k": 10}, "text"), ("c", {"k": 5}, "passage")):
+        settings = {"options": options, "inputs": {"text": {"view": view, "values": 2, "digest": "d"}}}
+        put(tmp_path / name / "evals/5/x", "main", {"map": 0.5}, "map", items=[0, 1], settings=settings)
+    side_by_side.write([tmp_path / name for name in "abc"], tmp_path / "page")
     found = json.loads((tmp_path / "page" / "results.json").read_text())
-    assert found["differences"] == [] and "b was asked something else than a: options.k" in found["tasks"]["main"]["notes"][0]
+    assert [test["second"] for test in found["differences"]] == ["c"] and len(found["tasks"]["main"]["notes"]) == 1
+    assert "b was asked something else than a: options.k" in found["tasks"]["main"]["notes"][0]
     assert "Scores that do not measure the same" in (tmp_path / "page" / "report.html").read_text()
 
 
@@ -162,16 +164,18 @@ def test_bars_stay_on_their_track_and_the_best_is_bold(tmp_path, better, sign):
 
 def test_a_suite_is_a_run_for_each_model_and_references_stand_beside(tmp_path):
     suite = tmp_path / "suite"
-    for name, weights, value in (("a", "ema", 0.5), ("b", "ema", 0.7), ("random", "reference", 0.1)):
+    for name, weights, value in (("x", "ema", 0.5), ("y", "ema", 0.7), ("random", "reference", 0.1)):
         dump(suite / name / "model.json", {"fingerprint": name, "weights": weights})
         dump(suite / name / "missing.json", {})
         for label in ("one", "two"):
             put(suite / name / "x", label, {"map": value}, "map", items=[value] * 3)
     dump(suite / "suite.json", {"tasks": {"two": {}, "one": {}}})
-    found = side_by_side.collect(side_by_side.read([suite]))
-    assert list(found["tasks"]) == ["two", "one"] and list(found["tasks"]["one"]["scores"]) == ["a", "b"]
+    runs = side_by_side.read([suite])
+    found = side_by_side.collect(runs)
+    assert [(m["name"], m["number"]) for m in side_sections.parts(runs, found)["models"]] == [("random", 3), ("x", 1), ("y", 2)]
+    assert list(found["tasks"]) == ["two", "one"] and list(found["tasks"]["one"]["scores"]) == ["x", "y"]
     assert found["tasks"]["one"]["beside"] == {"random": 0.1} and found["models"]["random"]["place"] is None
-    assert {test["second"] for test in found["differences"]} == {"b"}
+    assert {test["second"] for test in found["differences"]} == {"y"}
     side_by_side.write([suite], tmp_path / "page")
     assert "random" in side_by_side.summary(tmp_path / "page")
 

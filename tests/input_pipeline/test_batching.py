@@ -247,7 +247,7 @@ def test_a_value_that_a_transform_refuses_is_replaced(monkeypatch, says_which):
 
 
 class Alike(Toy):
-    """Three records in a row share an id; some cannot be read."""
+    """Three records in a row share an id."""
 
     def __getitem__(self, i):
         return super().__getitem__(i) | {"id": i // 3}

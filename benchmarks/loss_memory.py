@@ -29,7 +29,7 @@ from losses import LOSSES
 
 SIZES = flags.DEFINE_list("sizes", ["4096", "8192", "16384", "32768"], "Pairs in the batch.")
 WIDTH = flags.DEFINE_integer("width", 512, "Width of the embeddings.")
-LOSS = flags.DEFINE_enum("loss", "infonce", sorted(LOSSES), "Which loss.")
+LOSS = flags.DEFINE_enum("loss", "infonce", ["infonce", "sigmoid"], "Which loss.")
 BLOCK_SIZE = flags.DEFINE_integer("block_size", 1024, "Queries and passages of a tile.")
 DENSE_UP_TO = flags.DEFINE_integer("dense_up_to", 32768, "Greatest size at which the whole matrix is run.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each arm and size.")

@@ -18,6 +18,7 @@ import retrieval
 from core.config import ConfigError, plain
 from evals.bag_of_words import WORD
 from evals.mteb import SIDES
+from input_pipeline.pictures import Pictures
 from losses.entries import apply_entry, entries
 
 # Views that may stand in for one that a model lacks, the likeliest first.
@@ -161,8 +162,9 @@ def _short(data: bytes) -> str:
 
 
 def _digest(values: Sequence) -> str:
-    """16 hex digits of a list of raw values; of one that makes its values when asked, only the length."""
+    """16 hex digits of a list of raw values; of one that makes its values when asked, only the length, or files as they lie there."""
     found = hashlib.sha256(str(len(values)).encode())
+    values = values.contents if isinstance(values, Pictures) else values
     for value in values if isinstance(values, (list, tuple, np.ndarray)) else ():
         text = isinstance(value, (str, os.PathLike))
         raw = str(value).encode("utf-8", "surrogatepass") if text else np.ascontiguousarray(value).tobytes()

@@ -27,7 +27,7 @@ class Pictures(Sequence):
     def __init__(self, names: Sequence[str], contents: Sequence[bytes], inverted: bool = False):
         if not len(names) or len(names) != len(contents):
             raise ValueError(f"{len(contents)} images with {len(names)} names; a set needs at least one, each with a name.")
-        self.names, self._contents, self._inverted = list(names), list(contents), inverted
+        self.names, self.contents, self._inverted = list(names), list(contents), inverted
 
     def __len__(self) -> int:
         return len(self.names)
@@ -36,7 +36,7 @@ class Pictures(Sequence):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         try:
-            return 255 - pixels(self._contents[i]) if self._inverted else pixels(self._contents[i])
+            return 255 - pixels(self.contents[i]) if self._inverted else pixels(self.contents[i])
         except BadRecord as error:
             broken = self.broken()
             some = ", ".join(broken[:NAMED]) + (", ..." if len(broken) > NAMED else "")
@@ -45,11 +45,11 @@ class Pictures(Sequence):
     def take(self, rows: Iterable[int]) -> "Pictures":
         """Some of the images, in the order of `rows`."""
         rows = [int(i) for i in rows]
-        return Pictures([self.names[i] for i in rows], [self._contents[i] for i in rows], self._inverted)
+        return Pictures([self.names[i] for i in rows], [self.contents[i] for i in rows], self._inverted)
 
     def broken(self) -> list[str]:
         """Names of the images that cannot be decoded."""
-        return [name for name, content in zip(self.names, self._contents, strict=True) if not _reads(content)]
+        return [name for name, content in zip(self.names, self.contents, strict=True) if not _reads(content)]
 
 
 def from_folder(folder: str | pathlib.Path, names: Sequence[str]) -> Pictures:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.config import ConfigError
+from evals import encoders
 from evals.candidates import candidates
+from input_pipeline.pictures import Pictures
 from input_pipeline.tasks import CandidatesTask
 from tests.evals import toys
 
@@ -113,3 +115,9 @@ def test_lists_that_do_not_fit_are_refused(lists, right, message):
     whole = CandidatesTask([[1, 0]], [[1, 0], [0, 1]], [[0, 1]], np.array([0]), ["a", "b"])
     with pytest.raises(ValueError, match="1 queries have 2 groups"):
         candidates(VECTORS, Set(whole))
+
+
+def test_sets_of_images_are_told_apart_by_their_files_without_reading_them():
+    draw = encoders.random()["image"]
+    one, same, other = (draw(Pictures(["a", "b"], [b"1", last])) for last in (b"2", b"2", b"3"))
+    assert (one == same).all() and (one != other).any()

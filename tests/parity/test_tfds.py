@@ -12,40 +12,38 @@ pytestmark = pytest.mark.parity
 from input_pipeline.sources.tfds import Tfds  # noqa: E402
 
 
-@pytest.fixture(scope="module", params=["array_record", "tfrecord"])
-def built(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
     """What TFDS reads, and the folder."""
     import tensorflow_datasets as tfds
 
-    class Toy(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
+    with tfds.core.registered.skip_registration():
 
-        def _info(self):
-            captions = tfds.features.Sequence({"id": tfds.features.Scalar(np.int64), "text": tfds.features.Text()})
-            features = dict(
-                image=tfds.features.Image(shape=(None, None, 3), encoding_format="png"), captions=captions,
-                label=tfds.features.ClassLabel(names=["cat", "guinea_pig"]), score=np.float32, name=tfds.features.Text(),
-            )  # fmt: skip
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        class Toy(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
 
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples(13), "test": self._generate_examples(5)}
+            def _info(self):
+                captions = tfds.features.Sequence({"id": tfds.features.Scalar(np.int64), "text": tfds.features.Text()})
+                features = dict(
+                    image=tfds.features.Image(shape=(None, None, 3), encoding_format="png"), captions=captions,
+                    label=tfds.features.ClassLabel(names=["cat", "guinea_pig"]), score=np.float32, name=tfds.features.Text(),
+                )  # fmt: skip
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
-        def _generate_examples(self, count):
-            for i in range(count):
-                file = io.BytesIO()
-                Image.fromarray(np.full((4 + i, 5, 3), 9 * i, np.uint8)).save(file, "PNG")
-                file.seek(0)
-                texts = [dict(id=10 * i + k, text=f"é {i} {k}") for k in range(1 + i % 3)]
-                yield i, dict(image=file, captions=texts, label=i % 2, score=i / 2, name=f"name {i}")
+            def _split_generators(self, manager):
+                return {"train": self._generate_examples(13), "test": self._generate_examples(5)}
+
+            def _generate_examples(self, count):
+                for i in range(count):
+                    file = io.BytesIO()
+                    Image.fromarray(np.full((4 + i, 5, 3), 9 * i, np.uint8)).save(file, "PNG")
+                    file.seek(0)
+                    texts = [dict(id=10 * i + k, text=f"é {i} {k}") for k in range(1 + i % 3)]
+                    yield i, dict(image=file, captions=texts, label=i % 2, score=i / 2, name=f"name {i}")
 
     folder = tmp_path_factory.mktemp("tfds")
-    builder = Toy(data_dir=folder, file_format=request.param)
+    builder = Toy(data_dir=folder, file_format="array_record")
     builder.download_and_prepare()
-    if request.param == "tfrecord":
-        # data_source reads ArrayRecord alone: the same records, built again.
-        builder = Toy(data_dir=tmp_path_factory.mktemp("again"), file_format="array_record")
-        builder.download_and_prepare()
     read = lambda split: builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     return read, str(folder / "toy")
 

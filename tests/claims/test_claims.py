@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from claims import CLAIMS
+from claims import CLAIMS, harness, page
 from claims.claim import Contrast, judge, t_interval, verdict
 from evals import job
-from launch import claim as launcher
 from losses.entries import entries
 
 
@@ -94,15 +93,15 @@ def result():
 
 def test_the_table_says_what_the_results_say(tmp_path):
     (tmp_path / "T01.json").write_text(json.dumps(result()))
-    page = launcher.table(tmp_path)
-    assert "| T01 | Better is better. | score | better - plain: +0." in page and "| shown | 4 |" in page
-    assert "| plain - better |" in page and "| opposite |" in page and "commit abc, a processor, 2 cores, 2026-01-02." in page
-    assert "verdict: shown" in launcher.summary(result())
+    made = page.table(tmp_path)
+    assert "| T01 | Better is better. | score | better - plain: +0." in made and "| shown | 4 |" in made
+    assert "| plain - better |" in made and "| opposite |" in made and "commit abc, a processor, 2 cores, 2026-01-02." in made
+    assert "verdict: shown" in page.summary(result())
 
 
 def test_the_committed_table_is_that_of_the_committed_results():
-    assert not launcher.TABLE.exists() or launcher.TABLE.read_text() == launcher.table(launcher.RESULTS)
-    for path in launcher.RESULTS.glob("*.json"):
+    assert not page.TABLE.exists() or page.TABLE.read_text() == page.table(harness.RESULTS)
+    for path in harness.RESULTS.glob("*.json"):
         found = json.loads(path.read_text())
         assert found["card"] in CLAIMS and not found["made_by"]["commit"].endswith("+"), "measured by code that nobody has"
 
@@ -111,5 +110,5 @@ def test_items_that_were_measured_are_not_measured_again(tmp_path):
     folder = tmp_path / "T01_quick" / "0"
     folder.mkdir(parents=True)
     np.savez(folder / "items.npz", plain=np.zeros(3), better=np.ones(3))
-    found = launcher._items(None, folder, seed=0, quick=True)  # no claim, so nothing could be trained
+    found = harness.items_of(None, folder, seed=0, quick=True)  # no claim, so nothing could be trained
     assert {arm: values.mean() for arm, values in found.items()} == {"plain": 0, "better": 1}

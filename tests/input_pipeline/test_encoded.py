@@ -307,7 +307,8 @@ def test_an_image_that_cannot_be_decoded_is_counted(tmp_path):
 
 # The parser of archives.
 
-names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300)
+# A last slash is left out: whether it makes a folder of a file depends on the format for tarfile.
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=300).filter(lambda name: name[-1] != "/")
 
 
 @settings(max_examples=60, deadline=None)
@@ -329,9 +330,7 @@ def test_members_are_those_that_tarfile_finds(files, format, mtime):
     length = len(file.getvalue())
     with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as archive:
         expected = [(member.name, member.offset_data, member.size) for member in archive if member.isreg()]
-    # tarfile takes a last slash for a folder and cuts it off.
-    found = [(m.name, m.start, m.size) for m in tar.members(file, length) if not m.name.endswith("/")]
-    assert found == [member for member in expected]
+    assert [tuple(member) for member in tar.members(file, length)] == expected
 
 
 @settings(max_examples=100, deadline=None)

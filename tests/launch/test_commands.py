@@ -12,6 +12,7 @@ import pytest
 
 from core.checkpoint import committed_steps
 from core.logbook import read_lines
+from losses import LOSSES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOY = [
@@ -65,7 +66,7 @@ def test_train_evaluate_and_report(tmp_path):
         (["--config.optimizer.learning_rat=1"], "learning_rate"),
         (
             ["--config.losses.main.name=infonc"],
-            "config.losses.main.name is 'infonc', which is not among: infonce, sigmoid. Did you mean 'infonce'?",
+            f"config.losses.main.name is 'infonc', which is not among: {', '.join(sorted(LOSSES))}. Did you mean 'infonce'?",
         ),
         (["--config.mesh.data=2"], "does not fit 1 devices"),
         (["--config.losses.main.options.positives=guess"], "guess"),

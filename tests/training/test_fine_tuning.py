@@ -53,7 +53,7 @@ def test_only_adapters_and_what_they_name_learn(trained):
 def test_frozen_matrices_have_neither_moments_nor_averages(trained):
     _, _, run = trained
     learns = {path for path in by_path(run.abstract.params) if path.startswith(FREE)}
-    moments = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(run.abstract.opt_state) if leaf.ndim]
+    moments = moments_of(run)
     assert set(run.abstract.ema) == learns
     assert all(any(f"['{path}']" in name for path in learns) for name in moments) and len(moments) == 2 * (len(learns) - 1)
 
@@ -185,13 +185,35 @@ def test_rules_of_a_tower_that_is_not_there_are_refused(tmp_path):
         tiny.prepare(tiny.config(mesh__tower_rules=dict(image=(("embed", "data"),))), tmp_path)
 
 
-def test_what_the_page_shows_can_be_built(tmp_path):
+def moments_of(run):
+    """Paths of what the optimizer keeps for each parameter."""
+    return [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(run.abstract.opt_state) if leaf.ndim]
+
+
+def shown(*sections):
+    """The toy config after the lines of some sections of the page, the first of which has no title."""
     page = (pathlib.Path(__file__).parents[2] / "docs" / "fine_tuning.md").read_text()
+    found = dict(zip(("", *re.findall(r"^## (.*)$", page, re.M)), re.split(r"^## .*$", page, flags=re.M), strict=True))
     made = tiny.config()
-    for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
-        exec(block, {"config": made})
+    for section in sections:
+        for block in re.findall(r"^```python\n(.*?)^```$", found[section], re.M | re.S):
+            exec(block, {"config": made})
+    return made
+
+
+def test_what_the_page_shows_can_be_built(tmp_path):
+    made = shown("", "Low-rank adapters")
     run = tiny.prepare(made, tmp_path, devices=jax.devices(), data=4, fsdp=2)
     params = by_path(run.abstract.params)
     assert all(leaf.sharding.is_fully_replicated for path, leaf in params.items() if "towers_image/" in path)
     assert "fsdp" in params["adapters/text/blocks/block_0/mlp/fc_in/kernel/a"].sharding.spec
     assert {path for path in run.abstract.ema if "towers_" in path} == {"towers_text/projection/kernel"}
+
+
+def test_the_bottlenecks_and_the_companions_of_the_page_can_be_built(tmp_path):
+    run = tiny.prepare(shown("Bottleneck adapters"), tmp_path)
+    learns = [path for path in moments_of(run) if "towers_text" in path]
+    assert learns and all("/adapter/" in path for path in learns)
+    run = tiny.prepare(shown("Companions"), tmp_path)
+    assert any("towers_text_guide" in path for path in by_path(run.abstract.params))
+    assert moments_of(run) and not any("guide" in path for path in moments_of(run))

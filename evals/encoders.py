@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 import retrieval
 from core.config import ConfigError, plain
@@ -73,7 +74,7 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
         found |= _reading(encoder, view)
     batch = {"tokens": encoder.tokens, "images": inspect.signature(retrieval.Encoder.encode).parameters["batch"].default}
     made_by = {key: first[key] for key in own} | {"views": views, "prompts": encoder.prompts, "batch": batch}
-    trained = entries(encoder.config.losses) if encoder.config.losses else []  # another library's model brings none
+    trained = entries(_on_any_device(encoder.config.losses)) if encoder.config.losses else []  # another library's model brings none
     return Encoders(
         {view: partial(encoder.encode, view=view) for view in encoder.views},
         made_by | {"devices": {"kind": jax.devices()[0].device_kind, "count": len(jax.devices())}},
@@ -86,6 +87,12 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
 def _tower(section: Mapping[str, Any]) -> dict[str, Any]:
     """What makes vectors of a tower's entry: only training drops, and where weights came from their fingerprint makes needless."""
     return {"name": section["name"], "options": {name: value for name, value in section["options"].items() if "drop" not in name}}
+
+
+def _on_any_device(losses):
+    """The losses with tiles by the compiler: the run's kernel may need a GPU that this job lacks, and the results are equal."""
+    swap = lambda node: {k: "xla" if k == "kernel" else swap(v) for k, v in node.items()} if isinstance(node, Mapping) else node
+    return ConfigDict(swap(losses.to_dict()))
 
 
 def _mean(entry, arrays):

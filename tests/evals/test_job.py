@@ -5,6 +5,7 @@ import math
 import shutil
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from core.checkpoint import committed_steps
 from core.config import ConfigError
 from core.logbook import tag
 from core.workdir import claim_config, read_json, write_json
-from evals import EVALUATORS, best, job
+from evals import EVALUATORS, best, encoders, job
 from evals.evaluation import Evaluation
 from input_pipeline.batching import make_source
 from tests import tiny
@@ -232,3 +233,15 @@ def test_sets_for_evaluation_take_no_prompts():
 def test_best_must_name_an_evaluator():
     with pytest.raises(ConfigError, match="config.checkpoint.best is 'tset', which is not among: test"):
         job.check(tiny.config(checkpoint__best="tset"))
+
+
+def test_a_loss_with_a_kernel_for_gpus_is_evaluated_without_one(trained):
+    """Training with it is refused here; its held-out loss is not."""
+    encoder = retrieval.load(trained, 6)
+    plain = encoders.of_model(encoder).losses
+    with encoder.config.unlocked():
+        encoder.config.losses.main.options = dict(encoder.config.losses.main.options, method="ring", kernel="pallas")
+    rows = jnp.asarray(encoder.encode(["one", "two", "six"], "text"))
+    arrays = dict(z_image=rows, z_text=rows[::-1], logit_scale=jnp.float32(10), id=jnp.arange(3))
+    (_, _, loss), (_, _, expected) = encoders.of_model(encoder).losses[0], plain[0]
+    np.testing.assert_allclose(loss(arrays), expected(arrays), rtol=1e-5)

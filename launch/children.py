@@ -1,11 +1,12 @@
 """Processes that a launcher starts: they hear one wish to stop, and end with the launcher."""
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
 class Stop:
@@ -32,12 +33,20 @@ def start(command: Sequence[str], environment: Mapping[str, str], output=subproc
     """A process in a session of its own: Ctrl-C in a terminal reaches the launcher alone, which passes it on once."""
     return subprocess.Popen(
         command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True, preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        errors="replace", start_new_session=True, preexec_fn=_ending_with(os.getpid()) if sys.platform == "linux" else None,
     )  # fmt: skip
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: a launcher that is killed leaves no orphans
+def _ending_with(parent: int) -> Callable[[], None]:
+    """What a child does first, so that a launcher that is killed leaves no orphans."""
+    library = ctypes.CDLL(None)  # here: loading it between fork and exec could wait for a lock that nobody holds any more
+
+    def end_with_parent() -> None:
+        library.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # killed before the child came to ask
+            os._exit(1)
+
+    return end_with_parent
 
 
 def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:

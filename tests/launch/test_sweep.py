@@ -280,11 +280,12 @@ def test_the_sweep_files_fit_their_configs(name):
 def test_a_real_sweep_loses_a_trainer_and_itself_and_ends_all_the_same(tmp_path):
     (tmp_path / "toy.py").write_text(FILE)
     folder = tmp_path / "sweep"
-    words = [*TOY, "--config.train.steps=100", "--config.checkpoint.every_steps=20", "--config.evals.test.every_steps=20"]
+    words = [*TOY, "--config.train.steps=600", "--config.checkpoint.every_steps=100", "--config.evals.test.every_steps=300"]
     words += [f"--sweep={tmp_path / 'toy.py'}", f"--workdir={folder}", "--parallel=2"]
     going = start("sweep", *words)
     waited = time.monotonic()
-    while len(list(folder.glob("trials/*/checkpoints/20/commit_success.txt"))) < 2:
+    saved = lambda: {path.parents[2].name for path in folder.glob("trials/*/checkpoints/*/commit_success.txt")}  # old ones are deleted
+    while len(saved()) < 2:
         assert going.poll() is None and time.monotonic() - waited < 120, going.communicate()[1]
         time.sleep(0.05)
     os.kill(int((folder / "trials" / "0000" / "lock").read_text()), signal.SIGKILL)  # a trainer: the sweep starts it again
@@ -298,6 +299,6 @@ def test_a_real_sweep_loses_a_trainer_and_itself_and_ends_all_the_same(tmp_path)
     found = read_json(folder / "results.json")
     assert [row["state"] for row in found["trials"]] == ["done", "done"] and found["best"]["value"] == found["trials"][0]["value"]
     for number in ("0000", "0001"):
-        assert read_json(folder / "trials" / number / "done.json") == {"step": 100, "exit_code": 0}
-        assert (folder / "trials" / number / "evals" / "100" / "test.json").exists()
+        assert read_json(folder / "trials" / number / "done.json") == {"step": 600, "exit_code": 0}
+        assert (folder / "trials" / number / "evals" / "600" / "test.json").exists()
     assert str(folder / "sweep.html") in out and "polyline" in (folder / "sweep.html").read_text()

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from configs.suites import local_text
+from configs.suites import local_image, local_text
 from evals import board
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,6 +23,15 @@ def test_the_table_is_the_stored_one(stored):
     for label, score in stored["mteb"]["scores"].items():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {label} |")]
         assert row.endswith(f"| {score:.4f} |")
+
+
+def test_the_table_of_images_is_the_stored_one():
+    images, page = json.loads((ROOT / "docs" / "results" / "local_image.json").read_text()), (ROOT / "docs" / "evals.md").read_text()
+    rows = [line for line in board.table(images).splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) > 20 and all(row in page for row in rows)
+    tasks = local_image.get_config().tasks
+    assert set(images["tasks"]) == set(tasks) == set(images["models"]["glyphs"]["scores"])
+    assert all(images["tasks"][label]["licence"] == task.licence for label, task in tasks.items())
 
 
 def test_mteb_scores_the_same(stored):

@@ -42,12 +42,22 @@ class Run:
 
     def goal(self, label: str) -> float | None:
         """What `config.evals.<label>.goal` asks of the primary metric; None where nothing is asked."""
-        return self.config.get("evals", {}).get(label, {}).get("goal")
+        return setting(self.config, "evals", label, "goal")
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of a logged metric, where it is a number."""
         rows = [(line["step"], line[name]) for line in self.lines if line.get(name) is not None]
         return [step for step, _ in rows], [value for _, value in rows]
+
+
+def setting(config: dict[str, Any], *path: str) -> Any:
+    """A value of a stored config; None where a run that has only begun, or another version of Tandem, has written none."""
+    found: Any = config
+    for name in path:
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
+    return found
 
 
 def read_run(workdir) -> Run:
@@ -59,10 +69,8 @@ def read_run(workdir) -> Run:
     workdir = pathlib.Path(workdir)
     config, environment = (_read_if_there(workdir / name) or {} for name in ("config.json", "environment.json"))
     lines = read_lines(workdir / "metrics.jsonl")
-    deciding = (config.get("checkpoint", {}).get("best") or "").partition("/")[
-        0
-    ]  # the evaluator that picks the best checkpoint comes first
-    results = _results(workdir / "evals", [deciding, *config.get("evals", {})])
+    deciding = (setting(config, "checkpoint", "best") or "").partition("/")[0]  # the evaluator that picks the best checkpoint comes first
+    results = _results(workdir / "evals", [deciding, *(setting(config, "evals") or ())])
     if not (config or lines or results):
         raise FileNotFoundError(f"{workdir} holds no config.json, metrics.jsonl or evals/; give the --workdir of a training run.")
     places = {label: [workdir / "evals" / str(result["step"]) / label for result in found] for label, found in results.items()}

@@ -139,7 +139,7 @@ def gallery(label: str, arrays) -> dict[str, Any]:
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Name and value of what a reader needs to place the numbers; what is unknown is left out."""
-    found, batch, steps = [], run.config.get("data", {}).get("global_batch"), run.lines[-1]["step"] if run.lines else None
+    found, batch, steps = [], run_files.setting(run.config, "data", "global_batch"), run.lines[-1]["step"] if run.lines else None
     if steps is not None:
         found.append(("Steps", f"{steps:,} steps" + (f" of {batch:,} pairs, {steps * batch:,} examples" if batch else "")))
     if len(run.lines) > 1 and "time" in run.lines[0]:

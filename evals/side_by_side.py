@@ -92,7 +92,7 @@ def collect(runs: Mapping[str, Run]) -> dict[str, Any]:
 
 def is_reference(run: Run) -> bool:
     """Whether this is a standing reference of a suite (a constant or a random model), no competitor."""
-    return run.config.get("model", {}).get("weights") == "reference"
+    return run_files.setting(run.config, "model", "weights") == "reference"
 
 
 def _tasks(runs: Mapping[str, Run]) -> dict[str, dict[str, dict]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import files
-from input_pipeline.bad_records import BadRecord
+from input_pipeline.bad_records import BadRecord, readable
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +120,7 @@ class Arrow:
 
     def rows(self) -> Iterator[dict[str, Any] | None]:
         """All rows in order; None for one that cannot be read."""
-        for i in range(len(self)):
-            try:
-                yield self[i]
-            except BadRecord:
-                yield None
+        return readable(self)
 
     def names(self, column: str) -> tuple[str, ...]:
         """What the numbers of a column stand for; () where the folder does not say."""

@@ -1,6 +1,7 @@
 """What is raised for a record that cannot be read, and the few words under which such records are counted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 # Of files: gone (or changed under us), truncated. Of records: empty, missing (a part of it), malformed, encoding (not UTF-8),
 # too_large (text or image), image (cannot be decoded). Anything else that a source raises: unreadable.
@@ -24,3 +25,12 @@ class BadRecord(Exception):
     ):
         super().__init__(reason)
         self.kind, self.until, self.row, self.more = kind, until, row, tuple(more)
+
+
+def readable(table: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any] | None]:
+    """All rows of a table in order; None for one that cannot be read."""
+    for i in range(len(table)):
+        try:
+            yield table[i]
+        except BadRecord:
+            yield None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import examples, files, index_cache
-from input_pipeline.bad_records import BadRecord
+from input_pipeline.bad_records import BadRecord, readable
 
 HEAD, TAIL = 12, 4  # of a record in a TFRecord file: length and its checksum, checksum of the data
 
@@ -31,11 +31,7 @@ class Examples:
 
     def rows(self) -> Iterator[dict[str, Any] | None]:
         """All rows in order; None for one that cannot be read."""
-        for i in range(len(self)):
-            try:
-                yield self[i]
-            except BadRecord:
-                yield None
+        return readable(self)
 
     def names(self, column: str) -> tuple[str, ...]:
         """Records do not say what numbers stand for."""

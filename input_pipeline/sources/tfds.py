@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import files, tables
-from input_pipeline.bad_records import BadRecord
+from input_pipeline.bad_records import BadRecord, readable
 from input_pipeline.captioned import MAX_CHARACTERS
 from input_pipeline.sources.captions import Captions
 
@@ -87,11 +87,7 @@ class Split:
 
     def rows(self) -> Iterator[dict[str, Any] | None]:
         """All rows in order; None for one that cannot be read."""
-        for i in range(len(self)):
-            try:
-                yield self[i]
-            except BadRecord:
-                yield None
+        return readable(self)
 
     def names(self, column: str) -> tuple[str, ...]:
         """What the numbers of a feature stand for; () for one that is no `ClassLabel`."""

@@ -87,11 +87,16 @@ def bind(target: Callable, options: Mapping[str, Any], key: str) -> functools.pa
     allowed = options_of(target)
     check_keys(options, allowed, key)
     for name, value in options.items():
-        _check_kind(value, allowed[name], f"{key}.{name}")
+        check_kind(value, allowed[name], f"{key}.{name}")
     return functools.partial(target, **{name: plain(value) for name, value in options.items()})
 
 
-def _check_kind(value: Any, default: Any, key: str) -> None:
+def check_kind(value: Any, default: Any, key: str) -> None:
+    """Refuses a value of another kind than the default's; None, and any value where the default has no kind, may pass.
+
+    Raises:
+        ConfigError: names the key.
+    """
     for kind in (bool, str, int, float, tuple, Mapping):
         if isinstance(default, kind):
             # A whole number may stand for a float, a list for a tuple.

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 
 from input_pipeline.bad_records import BadRecord
-from retrieval.embed import Encoder
+from retrieval.encoder import Encoder
 from retrieval.shards import Writer
 from retrieval.values import Value, Values
 

@@ -16,7 +16,7 @@ from core.workdir import read_json
 from input_pipeline import tokenize
 from interop.imported import example
 from models import adapters, dual
-from retrieval.embed import Encoder
+from retrieval.encoder import Encoder
 
 
 def load(

@@ -64,7 +64,7 @@ def test_texts_are_encoded_as_if_alone_and_in_their_order(encoder):
 def test_more_texts_than_are_sorted_together(encoder, monkeypatch):
     texts = ["digit " * (n % 5) + str(n) for n in range(25)]
     whole = encoder.encode(texts)
-    monkeypatch.setattr(retrieval.embed, "WINDOW", 8)
+    monkeypatch.setattr(retrieval.encoder, "WINDOW", 8)
     np.testing.assert_allclose(encoder.encode(texts), whole, atol=1e-6)
 
 
@@ -128,7 +128,7 @@ def test_images_come_as_arrays_pictures_or_files(encoder, tmp_path):
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (5, 9, 3), (5, 9, 4)])
 def test_images_of_any_form_become_the_towers(channels, shape):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    made = retrieval.embed.as_image(image, 8, channels)
+    made = retrieval.encoder.as_image(image, 8, channels)
     assert made.shape == (8, 8, channels) and made.dtype == np.uint8
     if shape[:2] == (8, 8):
         assert (made == image.reshape(8, 8, 1)).all()
@@ -138,7 +138,7 @@ def test_images_of_any_form_become_the_towers(channels, shape):
 def test_a_file_is_prepared_as_the_transform_would(how, tmp_path):
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (33, 40, 3), np.uint8))
     photo.save(tmp_path / "photo.png")
-    made = retrieval.embed.as_image(tmp_path / "photo.png", 8, 3, **how)
+    made = retrieval.encoder.as_image(tmp_path / "photo.png", 8, 3, **how)
     (wanted,) = transforms.resize([(tmp_path / "photo.png").read_bytes()], None, None, height=8, width=8, channels=3, **how)[""]
     np.testing.assert_array_equal(made, wanted)
 

@@ -1,11 +1,12 @@
 """Towers, poolings and the arrays they hand on, by the name a config uses."""
 
-from models import bert, decoder, modernbert, read_out, resnet, text, vit
+from models import bert, decoder, modernbert, naflex, read_out, resnet, text, vit
 
 TOWERS = {
     "bert": bert.Bert,
     "decoder": decoder.Decoder,
     "modernbert": modernbert.ModernBert,
+    "naflex": naflex.NaFlex,
     "resnet": resnet.ResNet,
     "text": text.Text,
     "vit": vit.ViT,

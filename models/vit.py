@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.core import FrozenDict
-from jaxtyping import Array, Float, Key, Num
+from jaxtyping import Array, Bool, Float, Key, Num
 
 from core.config import ConfigError
 from models.layers import axes, check_size, dropout, layer_norm, scale_pixels
@@ -85,32 +85,18 @@ class ViT(nn.Module):
         x = self._embed(image)
         if self.pre_norm:
             x = layer_norm(self.norm_eps, self.dtype, "norm_embedding")(x)
-        x = dropout(x, self.dropout, keys, 0)
-        block = partial(Block, self.heads, self.mlp_ratio, self.activation, False, self.norm_eps, self.dropout)
-        block = partial(block, dtype=self.dtype, attention_dropout=self.attention_dropout, bottleneck=self.bottleneck)
-        stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
-        x, after, layers = stack(x, None, keys, hook=hook, keep_layers=needs_layers(self.pooling, capture))
-        norm = layer_norm(self.norm_eps, self.dtype, "norm")
-        return read_out(self, "vit", x, layers, norm, capture, after)
+        return through_blocks(self, "vit", x, None, keys, capture, hook)
 
     def _embed(self, image: Num[Array, "B H W C"]) -> Float[Array, "B p w"]:
-        """Linear patch embedding, class token and positions.
-
-        A convolution whose stride is its kernel is one matrix product, and faster so on CPU.
-        """
+        """Patch embedding, class token and positions."""
         size, side = self.patch_size, self.image_size // self.patch_size
         x = scale_pixels(image[:, : side * size, : side * size], self.pixel_mean, self.pixel_std, self.dtype)
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
-        kernel = self.param("patch_kernel", axes(init, None, None, "channels_in", "embed"), (size, size, self.channels, self.width))
         patches = (
             x.reshape(-1, side, size, side, size, self.channels)
             .transpose(0, 1, 3, 2, 4, 5)
             .reshape(-1, side * side, size * size * self.channels)
         )
-        # Bias and positions are added in float32: bfloat16 would lose small learned offsets.
-        x = (patches @ kernel.reshape(-1, self.width).astype(self.dtype)).astype(jnp.float32)
-        if self.patch_bias:
-            x = x + self.param("patch_bias", axes(nn.initializers.zeros, "embed"), (self.width,))[None, None]
+        x = embed_patches(self, patches, self.patch_bias)
         if self.class_position:
             return (self._class_first(x) + self._positions(side)).astype(self.dtype)
         x = x + self._positions(side)
@@ -132,3 +118,35 @@ class ViT(nn.Module):
             raise ConfigError(f"the vit tower's options.posemb is {self.posemb!r}; choices: learn, sincos2d.")
         init = nn.initializers.normal(self.width**-0.5)
         return self.param("position_embedding", axes(init, None, "position", "embed"), (1, side * side + self.class_position, self.width))
+
+
+def embed_patches(tower: nn.Module, patches: Float[Array, "B p k"], bias: bool = True) -> Float[Array, "B p w"]:
+    """A linear map of the scaled pixels of each patch, by row, column and channel; called inside a tower, whose parameters it makes.
+
+    A convolution whose stride is its kernel is this one matrix product, and faster so on CPU.
+    """
+    size = tower.patch_size
+    init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3)
+    kernel = tower.param("patch_kernel", axes(init, None, None, "channels_in", "embed"), (size, size, tower.channels, tower.width))
+    # Bias and positions are added in float32: bfloat16 would lose small learned offsets.
+    x = (patches @ kernel.reshape(-1, tower.width).astype(tower.dtype)).astype(jnp.float32)
+    return x + tower.param("patch_bias", axes(nn.initializers.zeros, "embed"), (tower.width,))[None, None] if bias else x
+
+
+def through_blocks(
+    tower: nn.Module,
+    kind: str,
+    x: Float[Array, "B p w"],
+    mask: Bool[Array, "B p"] | None,
+    keys: Key[Array, " B"] | None,
+    capture: tuple[str, ...],
+    hook: Hook | None,
+) -> dict[str, Float[Array, "..."]]:
+    """Embedded patches to what a tower returns: blocks, norm, read-out; `kind` is its name in the table of towers."""
+    x = dropout(x, tower.dropout, keys, 0)
+    block = partial(Block, tower.heads, tower.mlp_ratio, tower.activation, False, tower.norm_eps, tower.dropout)
+    block = partial(block, dtype=tower.dtype, attention_dropout=tower.attention_dropout, bottleneck=tower.bottleneck)
+    stack = Stack(tower.layers, block, tower.scan, tower.remat, name="blocks")
+    x, after, layers = stack(x, mask, keys, hook=hook, keep_layers=needs_layers(tower.pooling, capture))
+    norm = layer_norm(tower.norm_eps, tower.dtype, "norm")
+    return read_out(tower, kind, x, layers, norm, capture, after)

@@ -171,7 +171,7 @@ def test_a_row_does_not_depend_on_the_others(name):
     tower, params = made(name, dropout=0.3, **attention_dropout(name, 0.3))
     x, mask = toys.inputs(name)
     before = embed(tower, params, x, mask, toys.keys())
-    other = toys.texts(seed=9)[0] if name in toys.TEXTS else toys.images(seed=9)
+    other = toys.inputs(name, seed=9)[0]
     changed = other.at[1].set(x[1])
     masks = None if mask is None else jnp.ones_like(mask).at[1].set(mask[1])
     after = embed(tower, params, changed, masks, toys.keys())
@@ -182,17 +182,18 @@ def test_a_row_does_not_depend_on_the_others(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in toys.TEXTS])
 def test_images_of_another_size_or_kind_are_refused(name):
     tower, params = made(name)
-    with pytest.raises(ValueError, match=r"images of \(6, 6, 2\), but the tower takes \(8, 8, 2\); change its options.image_size"):
-        tower.apply({"params": params}, toys.images(size=6))
+    takes = r"\(patches, 6, 2\); set config.data.transforms" if name == "naflex" else r"\(8, 8, 2\); change its options.image_size"
+    with pytest.raises(ValueError, match=rf"images of \(5, 5, 2\), but the tower takes {takes}"):
+        tower.apply({"params": params}, toys.images(size=5))
     with pytest.raises(TypeError, match="uint8 in 0-255 or float in 0-1, not int32"):
-        tower.apply({"params": params}, toys.images().astype(jnp.int32))
+        tower.apply({"params": params}, toys.inputs(name)[0].astype(jnp.int32))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in toys.TEXTS])
 def test_bytes_and_fractions_are_the_same_image(name):
     tower, params = made(name)
-    x = toys.images()
-    np.testing.assert_allclose(embed(tower, params, x.astype(jnp.float32) / 255), embed(tower, params, x), rtol=1e-6, atol=1e-6)
+    x, mask = toys.inputs(name)
+    np.testing.assert_allclose(embed(tower, params, x.astype(jnp.float32) / 255, mask), embed(tower, params, x, mask), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -209,7 +210,8 @@ def test_towers_ignore_the_mesh():
         for name in NAMES
     }
     model = DualEncoder(towers=towers, views={name: name for name in NAMES})
-    batch = {name: toys.inputs(name, 8)[0] for name in NAMES} | {f"{name}_mask": toys.inputs(name, 8)[1] for name in toys.TEXTS}
+    batch = {name: toys.inputs(name, 8)[0] for name in NAMES}
+    batch |= {f"{name}_mask": toys.inputs(name, 8)[1] for name in (*toys.TEXTS, "naflex")}
     keys = {name: toys.keys(8) for name in NAMES}
     boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), batch))["params"]
     params = toys.init(model, batch)

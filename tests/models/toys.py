@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from input_pipeline.patches import padded
 from models import TOWERS
 
 OPTIONS = {
     "bert": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8),
     "decoder": dict(vocab_size=40, length=6, width=16, layers=2, heads=4, kv_heads=2, head_dim=6, embed_dim=8),
     "modernbert": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8, window=1),
+    "naflex": dict(grid=3, patch_size=2, channels=2, width=16, layers=2, heads=2, embed_dim=8),
     "text": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8),
     "vit": dict(image_size=8, patch_size=4, channels=2, width=16, layers=2, heads=2, embed_dim=8),
     "resnet": dict(image_size=8, channels=2, widths=(8, 16), blocks=(1, 1), stem_stride=1, groups=4, embed_dim=8),
@@ -38,8 +40,17 @@ def images(rows=4, size=8, channels=2, seed=0):
     return jnp.asarray(np.random.default_rng(seed).integers(0, 256, (rows, size, size, channels), np.uint8))
 
 
-def inputs(name, rows=4):
-    return texts(rows) if name in TEXTS else (images(rows), None)
+def patches(rows=4, budget=6, seed=0):
+    """Images of several shapes as patches, and the mask of what is no padding."""
+    rng = np.random.default_rng(seed)
+    grids = (((2, 3), (4, 1), (1, 5), (3, 2)) * rows)[:rows]
+    made = [padded(rng.integers(0, 256, (2 * down, 2 * right, 2), np.uint8), 2, budget) for down, right in grids]
+    return tuple(jnp.asarray(np.stack(arrays)) for arrays in zip(*made, strict=True))
+
+
+def inputs(name, rows=4, seed=0):
+    """What a tower reads and its mask, if it takes one."""
+    return texts(rows, seed=seed) if name in TEXTS else patches(rows, seed=seed) if name == "naflex" else (images(rows, seed=seed), None)
 
 
 def keys(rows=4, seed=0):

@@ -12,7 +12,7 @@ from launch import children, process
 
 # After one has ended the others notice within a second or two; what they would say later helps nobody.
 GRACE_SECONDS = 5.0
-_FINAL = (process.CONFIG_ERROR, process.BAD_LOSS, process.STOPPED)  # codes that a restart would only repeat, or that were asked for
+FINAL = (process.CONFIG_ERROR, process.BAD_LOSS, process.STOPPED)  # codes that a restart would only repeat, or that were asked for
 
 
 def supervise(command: Sequence[str], count: int, *, restarts: int, port: int = 0, grace_seconds: float = GRACE_SECONDS) -> int:
@@ -32,7 +32,7 @@ def supervise(command: Sequence[str], count: int, *, restarts: int, port: int = 
         for attempt in range(restarts + 1):
             group = Group(command, count, port or children.free_port())
             code, index = verdict(*group.wait(stop, grace_seconds))
-            if code in (process.DONE, *_FINAL) or stop.wanted:
+            if code in (process.DONE, *FINAL) or stop.wanted:
                 return code
             how = signal.Signals(-group.codes[index]).name if group.codes[index] < 0 else f"code {group.codes[index]}"
             then = f"starting all again from the last checkpoint, {attempt + 1} of {restarts}" if attempt < restarts else "giving up"
@@ -47,7 +47,7 @@ def verdict(order: Sequence[int], codes: Mapping[int, int]) -> tuple[int, int]:
         order: indices in the order in which the processes ended.
         codes: their codes, negative after a signal.
     """
-    for wanted in _FINAL:  # one finds a mistake, the others then lose it
+    for wanted in FINAL:  # one finds a mistake, the others then lose it
         for index in order:
             if codes[index] == wanted:
                 return wanted, index

@@ -8,27 +8,18 @@ import fcntl
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
+from core import lease, storage
 from core.config import ConfigError, differences, plain
+
+DONE, BAD_LOSS = 0, 4  # exit codes that `done.json` states: nothing more will come
 
 
 def write_json(path: os.PathLike, value: Any) -> None:
     """Writes a file that a reader sees whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(value, file, indent=1, allow_nan=False)
-            file.write("\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with storage.written_whole(path) as file:
+        file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: os.PathLike) -> Any:
@@ -39,7 +30,7 @@ def read_json(path: os.PathLike) -> Any:
         ConfigError: not JSON; names the file.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(storage.as_path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not JSON ({error}); it was cut off or edited.") from error
 
@@ -80,17 +71,42 @@ def locked(workdir: pathlib.Path, work: str = "trained", flag: str = "--workdir"
     """Holds the folder for one writer of a kind, each with a lock file of its own `name`; the lock goes when the process does,
     however it ends. `work` and `flag` word the refusal.
 
+    On an object store the lock is a `Lease`: that of a process killed on another machine is taken over only after a minute.
+
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or a store refuses to be written.
     """
+    refusal = f"{workdir} is being {work} by %s; choose another {flag}."
+    if storage.is_remote(workdir):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lease.Lease(f"{workdir}/", name))
+            except lease.Held as holder:
+                raise ConfigError(refusal % holder) from None
+            except ValueError as error:
+                raise ConfigError(f"{workdir} cannot be written: {error}") from error
+            yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / name, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise ConfigError(f"{workdir} is being {work} by process {file.read().strip() or 'unknown'}; choose another {flag}.") from None
+            raise ConfigError(refusal % f"process {file.read().strip() or 'unknown'}") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        yield
+
+
+@contextlib.contextmanager
+def in_turn(folder: pathlib.Path, name: str = "lock"):
+    """Waits until no other process is in this block with the same folder."""
+    if storage.is_remote(folder):
+        with lease.Lease(f"{folder}/", name, wait=True):
+            yield
+        return
+    with open(folder / name, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield

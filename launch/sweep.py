@@ -1,6 +1,7 @@
 """Runs a config many times with other values, and says on a page which were best.
 
     python -m launch.sweep --config=configs/glyphs.py --sweep=configs/sweeps/glyphs_lr_loss.py --workdir=runs/sweep [--parallel=2]
+        [--backend=slurm --cluster=configs/clusters/slurm.py]
 
 Overrides such as `--config.train.steps=100` hold for every trial. Trials are normal workdirs in `trials/`; the state lies in
 `sweep.db`, so the same command goes on after a kill, each trial from its last checkpoint. The page is `sweep.html`.
@@ -13,38 +14,37 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from core.config import choose
 from launch import children, overrides, process
-from launch.sweeps import schedule, space, trial
+from launch.sweeps import backends, schedule, space, trial
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "path of a config, with its argument after a colon", lock_config=True)
 _SWEEP = flags.DEFINE_string("sweep", None, "path of a sweep file, with its argument after a colon")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep")
-_BACKEND = flags.DEFINE_string("backend", "local", "where trials run: local")
+_BACKEND = flags.DEFINE_string("backend", "local", "where trials run: local, slurm, tpu or gke")
+_CLUSTER = flags.DEFINE_string("cluster", None, "path of a cluster file, for a backend that is not this machine")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "trials at once", 1)
 _RESTARTS = flags.DEFINE_integer("restarts", 2, "how often a trial that crashed goes on from its last checkpoint", 0)
 _DRY = flags.DEFINE_bool("dry_run", False, "print the commands, and start nothing")
 
-OWN = ("sweep", "workdir", "backend", "parallel", "restarts", "dry_run", "nodry_run")
-BACKENDS = {"local": trial.run}
+OWN = ("sweep", "workdir", "backend", "cluster", "parallel", "restarts", "dry_run", "nodry_run")
 
 
 def main(_) -> None:
     process.log_to_stderr()
     with process.exit_codes():
-        backend = choose(BACKENDS, _BACKEND.value, "--backend")
+        backend = backends.find(_BACKEND.value, _CLUSTER.value)
         config = flags.FLAGS["config"].config_filename
         fixed = [word for word in children.without(sys.argv[1:], (*OWN, "config")) if word.startswith("-")]
         sweep = overrides.load(_SWEEP.value, "--sweep")
         space.check(sweep, config, fixed)
         name, pruner = space.pruner_of(sweep)
-        plan = trial.Plan(sweep, config, fixed, pathlib.Path(_WORKDIR.value), name != "none", _RESTARTS.value)
+        plan = trial.Plan(sweep, config, fixed, pathlib.Path(_WORKDIR.value), name != "none", _RESTARTS.value, backend)
         search = space.search_of(sweep)
         listed = None if search.listed is None else search.listed(sweep)
         if _DRY.value:
             print(schedule.rehearsal(plan, search, listed))
             return
-        code = schedule.run(plan, search, listed, pruner, _PARALLEL.value, backend)
+        code = schedule.run(plan, search, listed, pruner, _PARALLEL.value)
     sys.exit(code)
 
 

@@ -1,7 +1,5 @@
 """Which trials of a sweep run when: its state lies in SQLite, so that a start goes on where a killed one stopped."""
 
-import os
-import pathlib
 import shlex
 from collections.abc import Generator
 from functools import partial
@@ -23,11 +21,11 @@ def rehearsal(plan: trial.Plan, search: space.Search, listed) -> str:
         lines.append(f"# {plan.sweep.search.name} proposes each of {search.trials} trials from earlier results; the first could be")
     for number, values in enumerate(proposed):
         for seed, workdir in trial.folders(plan, number).items():
-            lines.append(shlex.join(["python", *trial.command(plan, values, seed, workdir)[1:]]))
+            lines.append(shlex.join(trial.command(plan, values, seed, workdir)))
     return "\n".join(lines)
 
 
-def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, backend) -> int:
+def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, run_trial=trial.run) -> int:
     """Runs what is left of a sweep; the exit code.
 
     Args:
@@ -36,11 +34,11 @@ def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, b
         listed: values of all trials, where the search lists them.
         pruner: Optuna's.
         parallel: trials at once.
-        backend: runs a trial as `launch/sweeps/trial.py:run` does.
+        run_trial: runs one as `launch/sweeps/trial.py:run` does.
     """
     from core.workdir import locked
 
-    environments = slots(parallel, sorted(path.name for path in pathlib.Path("/dev").glob("nvidia[0-9]*")))
+    environments = plan.backend.slots(parallel)
     with locked(plan.folder, "swept"), children.Stop() as stop:
         claim(plan)
         study = open_study(plan, search, pruner)
@@ -51,7 +49,7 @@ def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, b
         while True:
             for slot in range(parallel):
                 if slot not in running and not stop.wanted and (one := next(trials, None)) is not None:
-                    running[slot] = follow(plan, study, one, stop, partial(backend, environment=environments[slot]))
+                    running[slot] = follow(plan, study, one, stop, partial(run_trial, environment=environments[slot]))
             if not running:
                 break
             for slot, going in list(running.items()):
@@ -64,20 +62,6 @@ def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, b
         if not page.finished(study):
             raise ConfigError(f"no trial came to its end; look at {plan.folder / 'trials'}/*/{trial.LOG}, and choose another --workdir.")
     return process.DONE
-
-
-def slots(parallel: int, devices: list[str]) -> list[dict[str, str]]:
-    """Variables for each trial that runs at a time: no accelerator belongs to two.
-
-    Raises:
-        ConfigError: more trials than accelerators.
-    """
-    if not devices or os.environ.get("JAX_PLATFORMS") == "cpu":
-        return [{}] * parallel
-    if parallel > len(devices):
-        raise ConfigError(f"--parallel={parallel} trials do not share {len(devices)} GPUs; set it to {len(devices)}, or JAX_PLATFORMS=cpu.")
-    share = len(devices) // parallel
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(str(i) for i in range(slot * share, (slot + 1) * share))} for slot in range(parallel)]
 
 
 def claim(plan: trial.Plan) -> None:
@@ -136,7 +120,7 @@ def waiting(plan: trial.Plan, study, search: space.Search):
             raise ConfigError("sweep.constraints refused 1,000 proposals in a row: the space is (nearly) empty; loosen them.")
 
 
-def follow(plan: trial.Plan, study, one, stop: children.Stop, backend) -> Generator[bool, None, None]:
+def follow(plan: trial.Plan, study, one, stop: children.Stop, run_trial) -> Generator[bool, None, None]:
     """Runs a trial to its end and writes that down; yields False while it runs."""
     from optuna.trial import TrialState
 
@@ -150,7 +134,7 @@ def follow(plan: trial.Plan, study, one, stop: children.Stop, backend) -> Genera
         one.report(value, step)
         return one.should_prune()
 
-    going = backend(plan, one.number, one.params, report, stop)
+    going = run_trial(plan, one.number, one.params, report, stop)
     while True:
         try:
             next(going)

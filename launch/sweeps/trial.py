@@ -1,11 +1,9 @@
-"""One trial on this machine: training and evaluation in processes of their own, in a normal workdir for each seed.
+"""One trial: training and evaluation in processes of their own, in a normal workdir for each seed.
 
 A trial is a generator, so that one thread runs several side by side; it gives way while a process runs.
 """
 
-import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from typing import NamedTuple
 from core.config import choose
 from core.workdir import read_json
 from launch import children, process
-from launch.sweeps import space
+from launch.sweeps import backends, space
 
 LOG = "trial.log"
 DONE, PRUNED, FAILED, STOPPED = "done", "pruned", "failed", "stopped"
@@ -37,6 +35,7 @@ class Plan(NamedTuple):
     folder: pathlib.Path
     prunes: bool
     restarts: int  # of a trainer that crashed, from its last checkpoint
+    backend: backends.Backend
 
 
 Run = Generator[None, None, Outcome]
@@ -51,7 +50,7 @@ def folders(plan: Plan, number: int) -> dict[int, pathlib.Path]:
 def command(plan: Plan, values: space.Values, seed: int, workdir: pathlib.Path) -> list[str]:
     """What trains one seed of a trial."""
     arguments = space.words(plan.sweep, plan.config, plan.fixed, values, seed)
-    return [sys.executable, "-m", "launch.train", *arguments, f"--workdir={workdir}"]
+    return ["python", "-m", "launch.train", *arguments, f"--workdir={workdir}"]
 
 
 def run(
@@ -65,7 +64,7 @@ def run(
         values: by label of the space.
         report: told (value, step) of each evaluation of the first seed; whether the trial should end.
         stop: a wish of the user's; the trial then saves and leaves.
-        environment: variables beside those of this process.
+        environment: variables of the slot in which it runs.
     """
     found, first = [], space.seeds(plan.sweep)[0]
     for seed, workdir in folders(plan, number).items():
@@ -81,24 +80,23 @@ def run(
 
 def _one(plan: Plan, words, workdir, report, stop, environment) -> Run:
     label, final = plan.sweep.objective.evaluator, not space.at_best(plan.sweep)
-    evaluate = [sys.executable, "-m", "launch.evaluate", f"--workdir={workdir}", f"--evals={label}"]
-    variables = os.environ | environment
-    variables.pop(process.COORDINATOR, None)
+    evaluate = ["python", "-m", "launch.evaluate", f"--workdir={workdir}", f"--evals={label}"]
+    start = plan.backend.start
     with open(workdir / LOG, "a") as output:
         # Beside training only where results may end it; an accelerator is the trainer's alone.
         beside = [*evaluate, "--follow", "--nice=19"]
-        follower = children.start(beside, variables | {"JAX_PLATFORMS": "cpu"}, output) if report else None
+        follower = start(beside, environment | plan.backend.beside, output) if report else None
         try:
             for _ in range(plan.restarts + 1):
-                code, pruned = yield from _train(children.start(words, variables, output), plan, workdir, report, stop)
-                if code in (process.DONE, process.CONFIG_ERROR, process.BAD_LOSS, process.STOPPED) or stop.wanted:
+                code, pruned = yield from _train(start(words, environment, output), plan, workdir, report, stop)
+                if code in (process.DONE, process.CONFIG_ERROR, process.BAD_LOSS) or pruned or stop.wanted:
                     break
             if pruned or stop.wanted:
                 return Outcome(PRUNED if pruned else STOPPED, note=_last_step(plan, workdir))
             if code != process.DONE:
                 return Outcome(FAILED, note=_why(code, workdir), code=code)
             last = [f"--step={read_json(workdir / 'done.json')['step']}"] if final else []
-            evaluator, follower = follower or children.start([*evaluate, *last], variables, output), None
+            evaluator, follower = follower or start([*evaluate, *last], environment, output), None
             code = yield from _wait(evaluator, stop)
         finally:
             if follower is not None:

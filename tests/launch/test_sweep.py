@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.workdir import locked, read_json, write_json
-from launch import children, overrides
-from launch.sweeps import page, schedule, space, trial
+from launch import children, overrides, process
+from launch.sweeps import backends, page, schedule, space, trial
 from tests.launch.test_commands import TOY, run, start
 
 CONFIG = "configs/digits.py:smoke"
@@ -38,8 +38,8 @@ def of(search="grid", options=None, entries=None, **sections):
     return ConfigDict(made | sections)
 
 
-def plan_of(made, folder):
-    return trial.Plan(made, CONFIG, ["--config.train.steps=4"], folder, "pruner" in made, 1)
+def plan_of(made, folder, backend=None):
+    return trial.Plan(made, CONFIG, ["--config.train.steps=4"], folder, "pruner" in made, 1, backend or backends.local())
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,78 @@ def test_the_metrics_name_says_which_way_is_better():
 
 def test_an_accelerator_is_never_shared(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    assert schedule.slots(2, []) == [{}, {}]
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in schedule.slots(2, ["nvidia0", "nvidia1", "nvidia2", "nvidia3"])] == ["0,1", "2,3"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert backends.shares(2, [], 0) == [{}, {}] and backends.shares(1, ["0"], 0) == [{}]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in backends.shares(2, backends.visible(4), 0)] == ["0,1", "2,3"]
     with pytest.raises(ConfigError, match="--parallel=2 trials do not share 1 GPUs"):
-        schedule.slots(2, ["nvidia0"])
+        backends.shares(2, backends.visible(1), 0)
+    with pytest.raises(ConfigError, match="--parallel=2 trials do not share the TPU chips"):
+        backends.shares(2, [], 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in backends.shares(2, backends.visible(8), 0)] == ["5", "7"]
 
 
-class Backend:
+@pytest.mark.parametrize(
+    "name, cluster, message",
+    [
+        ("slrum", None, "--backend is 'slrum', which is not among: gke, local, slurm, tpu. Did you mean 'slurm'"),
+        ("tpu", None, "--backend=tpu needs to know the cluster; give --cluster="),
+        ("local", "a.py", "--backend=local runs on this machine, but --cluster=a.py names a cluster"),
+    ],
+)
+def test_a_mistaken_backend_is_one_line(name, cluster, message):
+    with pytest.raises(ConfigError, match=message):
+        backends.find(name, cluster)
+
+
+class Job:
+    """A job of a cluster that stands for a trainer or an evaluation; ends at its third look."""
+
+    def __init__(self, code, work):
+        self.returncode, self._code, self._work, self._looks = None, code, work, 0
+
+    def poll(self):
+        self._looks += 1
+        if self.returncode is None and self._looks == 3:
+            self._work()
+            self.returncode = self._code
+        return self.returncode
+
+    def terminate(self):
+        self._code = process.STOPPED
+
+    def kill(self):
+        self.returncode = -9 if self.returncode is None else self.returncode
+
+    def wait(self):
+        return self.returncode
+
+
+def test_a_cluster_runs_what_this_machine_would(tmp_path, monkeypatch):
+    """The trainer is preempted once; what a job gets is only what it needs beside the cluster's own environment."""
+    monkeypatch.setenv("TANDEM_COORDINATOR", "10.0.0.1:1")
+    started, codes = [], iter((75, 0, 0))
+    folder = tmp_path / "trials" / "0000"
+
+    def start(words, variables, output):
+        started.append((words, dict(variables), output.name))
+        if words[2] == "launch.train":
+            return Job(next(codes), lambda: write_json(folder / "done.json", {"step": 8, "exit_code": 0}))
+        return Job(next(codes), lambda: write_json(folder / "evals" / "8" / "test.json", {"metrics": {"accuracy@1": 0.5}}))
+
+    plan = plan_of(of(), tmp_path, backends.Backend(start, lambda parallel: [{}] * parallel, {}))
+    going = trial.run(plan, 0, dict(rate=0.1, width=16), None, children.Stop(), {})
+    with pytest.raises(StopIteration) as end:
+        for _ in range(30):
+            next(going)
+    assert end.value.value == trial.Outcome(trial.DONE, 0.5)
+    words = trial.command(plan, dict(rate=0.1, width=16), None, folder)
+    evaluate = ["python", "-m", "launch.evaluate", f"--workdir={folder}", "--evals=test", "--step=8"]
+    assert [one for one, _, _ in started] == [words, words, evaluate]  # the same words: a job that is still there is joined
+    assert all(not variables and path == str(folder / trial.LOG) for _, variables, path in started)
+
+
+class Trials:
     """Trials that take three looks and whose value is a function of theirs; `log` notes what starts."""
 
     def __init__(self, value, dies_at=None):
@@ -155,7 +220,7 @@ class Backend:
 
 def swept(made, folder, backend, parallel=1):
     plan, search = plan_of(made, folder), space.search_of(made)
-    code = schedule.run(plan, search, search.listed and search.listed(made), space.pruner_of(made)[1], parallel, backend)
+    code = schedule.run(plan, search, search.listed and search.listed(made), space.pruner_of(made)[1], parallel, run_trial=backend)
     return code, read_json(folder / "results.json")
 
 
@@ -165,7 +230,7 @@ def no_pause(monkeypatch):
 
 
 def test_a_grid_runs_each_combination_once_and_finds_the_best(tmp_path):
-    backend = Backend(lambda values: -abs(values["rate"] - 0.01) - values["width"])
+    backend = Trials(lambda values: -abs(values["rate"] - 0.01) - values["width"])
     code, found = swept(of(), tmp_path, backend, parallel=2)
     assert code == 0 and backend.most == 2 and len(backend.log) == 6
     assert len({json.dumps(values, sort_keys=True) for _, values in backend.log}) == 6
@@ -181,10 +246,10 @@ def test_a_grid_runs_each_combination_once_and_finds_the_best(tmp_path):
 def test_a_killed_sweep_goes_on_with_what_was_unfinished(search, tmp_path):
     made = of(search, {} if search == "grid" else dict(trials=6))
     value = lambda values: values["rate"]
-    first, whole = Backend(value, dies_at=4), Backend(value)
+    first, whole = Trials(value, dies_at=4), Trials(value)
     with pytest.raises(KeyboardInterrupt):
         swept(made, tmp_path / "killed", first, parallel=2)
-    second = Backend(value)
+    second = Trials(value)
     _, found = swept(made, tmp_path / "killed", second, parallel=2)
     unfinished = {number for number, _ in second.log} & {number for number, _ in first.log}
     assert 3 in unfinished and all(dict(first.log)[number] == dict(second.log)[number] for number in unfinished)
@@ -197,33 +262,33 @@ def test_a_killed_sweep_goes_on_with_what_was_unfinished(search, tmp_path):
 
 def test_tpe_obeys_constraints_and_counts_only_trials_that_ran(tmp_path):
     made = of("tpe", dict(trials=7, startup_trials=3), constraints=("rate < 0.1",))
-    backend = Backend(lambda values: values["rate"])
+    backend = Trials(lambda values: values["rate"])
     _, found = swept(made, tmp_path, backend)
     assert len(backend.log) == 7 == len(found["trials"]) and all(values["rate"] < 0.1 for _, values in backend.log)
 
 
 def test_trials_that_fall_behind_are_pruned_and_failures_end_nothing(tmp_path):
     made = of(pruner=dict(name="median", options=dict(startup_trials=2)), entries=dict(rate=RATE | dict(values=(0.3, 0.4, 0.1, 0.5, 0.2))))
-    _, found = swept(made, tmp_path, Backend(lambda values: values["rate"]))
+    _, found = swept(made, tmp_path, Trials(lambda values: values["rate"]))
     assert {row["values"]["rate"]: row["state"] for row in found["trials"]} == {
         0.3: "done", 0.4: "done", 0.1: "pruned", 0.5: "done", 0.2: "pruned"
     }  # fmt: skip
     assert [row["state"] for row in found["trials"]] == ["done"] * 3 + ["pruned"] * 2
-    _, found = swept(of(), tmp_path / "other", Backend(lambda values: None if values["rate"] > 0.05 else values["rate"]))
+    _, found = swept(of(), tmp_path / "other", Trials(lambda values: None if values["rate"] > 0.05 else values["rate"]))
     assert [row["state"] for row in found["trials"]] == ["done"] * 4 + ["failed"] * 2
     with pytest.raises(ConfigError, match="no trial came to its end"):
-        swept(of(), tmp_path / "none", Backend(lambda values: None))
+        swept(of(), tmp_path / "none", Trials(lambda values: None))
 
 
 def test_a_second_sweep_on_the_folder_is_refused(tmp_path):
     with locked(tmp_path), pytest.raises(ConfigError, match="is being swept by process"):
-        swept(of(), tmp_path, Backend(lambda values: 0.0))
+        swept(of(), tmp_path, Trials(lambda values: 0.0))
 
 
 def test_the_page_is_whole_and_escapes(tmp_path):
     entries = dict(name=dict(key="arg.name", values=("<b>", "c")), batch=BATCH, rate=RATE)
     made = of("random", dict(trials=5), entries=entries)
-    swept(made, tmp_path, Backend(lambda values: values["batch"] / 64))
+    swept(made, tmp_path, Trials(lambda values: values["batch"] / 64))
     text = (tmp_path / "sweep.html").read_text()
     assert "<b>" not in text.replace("<b style", "") and "&lt;b&gt;" in text and "http" not in text
     assert text.count("<polyline") == 5 and text.count('class="upright"') == 4 and text.count("<tr") == 6

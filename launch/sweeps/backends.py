@@ -1,0 +1,109 @@
+"""Where the processes of a sweep run: on this machine, or as jobs of a cluster.
+
+A backend starts a process and returns what can be watched, as `subprocess.Popen` can: `poll terminate kill wait returncode`. Of a job:
+
+- `words` begin with `python`, which the backend replaces by the one of its machines; `variables` come on top of what a job has anyway.
+- `output` is a file of this machine that takes what the job says, or at least what became of it.
+- A job outlives a sweep that is killed. The same words while it waits or runs join it, and start no second one in its workdir.
+- `terminate` passes SIGTERM on, so that a trainer saves and leaves with 75; `returncode` is the trainer's own wherever it can be known.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from core.config import ConfigError, choose
+from launch import children, process
+
+Start = Callable[[Sequence[str], Mapping[str, str], Any], Any]  # (words, variables, output) -> child
+
+
+class Backend(NamedTuple):
+    """A way to start processes."""
+
+    start: Start
+    slots: Callable[[int], list[Mapping[str, str]]]  # trials at once -> variables of each
+    beside: Mapping[str, str]  # variables of an evaluation beside training
+
+
+def local() -> Backend:
+    """Processes of this machine. The accelerators are the trainers'; an evaluation beside one takes the CPU."""
+    gpus, chips = (sorted(path.name for path in pathlib.Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "accel[0-9]*"))
+    return Backend(_start_here, lambda parallel: shares(parallel, visible(len(gpus)), len(chips)), {"JAX_PLATFORMS": "cpu"})
+
+
+def _start_here(words: Sequence[str], variables: Mapping[str, str], output):
+    inherited = {name: value for name, value in os.environ.items() if name != process.COORDINATOR}
+    return children.start([sys.executable, *words[1:]], inherited | variables, output)
+
+
+def visible(gpus: int) -> list[str]:
+    """The GPUs that a process may use: those that CUDA_VISIBLE_DEVICES names, else all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(i) for i in range(gpus)] if named is None else [one.strip() for one in named.split(",") if one.strip()] if gpus else []
+
+
+def shares(parallel: int, gpus: Sequence[str], chips: int) -> list[Mapping[str, str]]:
+    """Variables for each trial that runs at a time: no accelerator belongs to two.
+
+    Raises:
+        ConfigError: more trials than GPUs, or several on TPU chips, which one process takes all.
+    """
+    cure = "or to run on the CPU set JAX_PLATFORMS=cpu."
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or not (gpus or chips) or parallel == 1:
+        return [{}] * parallel
+    if not gpus:
+        raise ConfigError(f"--parallel={parallel} trials do not share the TPU chips of one machine; set it to 1, {cure}")
+    if parallel > len(gpus):
+        raise ConfigError(f"--parallel={parallel} trials do not share {len(gpus)} GPUs; set it to {len(gpus)}, {cure}")
+    share = len(gpus) // parallel
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot * share : (slot + 1) * share])} for slot in range(parallel)]
+
+
+def slurm(cluster: str) -> Backend:
+    """Jobs of SLURM, on machines that share the sweep's folder."""
+    from launch import clusters
+    from launch.slurm import job
+
+    return _jobs(job.starter(clusters.load(cluster, "slurm", job.DEFAULTS)))
+
+
+def tpu(cluster: str) -> Backend:
+    """Queued resources of Cloud TPU."""
+    from launch import clusters
+    from launch.tpu import job
+
+    return _jobs(job.starter(clusters.load(cluster, "tpu", job.DEFAULTS)))
+
+
+def gke(cluster: str) -> Backend:
+    """JobSets of a Kubernetes cluster."""
+    from launch import clusters
+    from launch.gke import job
+
+    return _jobs(job.starter(clusters.load(cluster, "gke", job.DEFAULTS)))
+
+
+def _jobs(start: Start) -> Backend:
+    # Each job has accelerators of its own, an evaluation beside training too.
+    return Backend(start, lambda parallel: [{}] * parallel, {})
+
+
+CLUSTERS = {"slurm": slurm, "tpu": tpu, "gke": gke}
+
+
+def find(name: str, cluster: str | None) -> Backend:
+    """The backend of `--backend` and `--cluster`.
+
+    Raises:
+        ConfigError: no such backend, no cluster file for one that needs it, or one for the machine itself.
+    """
+    opened = choose({"local": None} | CLUSTERS, name, "--backend")
+    if (opened is None) != (cluster is None):
+        raise ConfigError(
+            f"--backend={name} needs to know the cluster; give --cluster=configs/clusters/NAME.py." if opened
+            else f"--backend={name} runs on this machine, but --cluster={cluster} names a cluster; leave one of them out."
+        )  # fmt: skip
+    return opened(cluster) if opened else local()

@@ -15,11 +15,12 @@ import time
 
 from absl import flags
 
+from core import workdir
 from core.config import ConfigError
 from core.watchdog import LOST_PEER
 from launch import arrival, overrides, peers
 
-DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = 0, 3, 4, 75
+DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = workdir.DONE, 3, workdir.BAD_LOSS, 75
 COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
 _FULL = {errno.ENOSPC: "free some space there", errno.EDQUOT: "raise the quota there", errno.EROFS: "mount it for writing"}
 _REFUSED = {number: "you cannot write there" for number in (errno.EACCES, errno.EPERM)}
@@ -77,7 +78,8 @@ def _join(coordinator: str) -> None:
         except arrival.Absent as error:
             log.error("%s", error)
             sys.exit(LOST_PEER)
-    jax.distributed.initialize(coordinator, count, index, shutdown_timeout_seconds=parting)
+    # Else JAX asks the scheduler for the rest, the devices, and under SLURM takes one for each task even where a task has several.
+    jax.distributed.initialize(coordinator, count, index, cluster_detection_method="deactivate", shutdown_timeout_seconds=parting)
 
 
 def _number(name: str, least: int) -> int:

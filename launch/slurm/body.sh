@@ -1,0 +1,68 @@
+# The end of every job, after its settings: runs `words` in each task, again after a crash, and requeues the job after a stop.
+# Codes are those of launch.train. The last one is left in $folder/$SLURM_JOB_ID.code, for whoever waits for the job.
+
+# Without it no step starts, so a stop is asked for here: by SLURM before the time is up (--signal=B:), or with scancel --batch.
+# A job that is being cancelled is told by SLURM in all its steps, and must not come back.
+running() { [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; }
+stop() {
+  stopping=1
+  if running; then scancel --signal=TERM "$SLURM_JOB_ID"; fi # all steps; srun itself would kill them
+}
+forsaken() { # what this job follows has ended and will write nothing more
+  requeue=0
+  stop
+}
+stopping=0
+trap stop TERM
+trap forsaken USR1
+
+# What each task does. srun tells the highest code of its tasks, so those that decide become the highest.
+task='
+trap : TERM # the program hears it too
+port=$1 gpus=$2 share=$3
+shift 3
+if [ "$SLURM_NTASKS" -gt 1 ]; then
+  host=$SLURM_LAUNCH_NODE_IPADDR # of the first node, as the others reach it
+  case $host in *:*) host="[$host]" ;; esac
+  export TANDEM_COORDINATOR="$host:$port" TANDEM_PROCESSES="$SLURM_NTASKS" TANDEM_PROCESS="$SLURM_PROCID"
+fi
+IFS=, read -ra devices <<< "${CUDA_VISIBLE_DEVICES:-}"
+if [ "${#devices[@]}" = "$gpus" ] && [ "$share" -lt "$gpus" ]; then # tasks of one node have its GPUs in equal parts
+  CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${devices[*]:SLURM_LOCALID*share:share}")
+fi
+"$@"
+code=$?
+case $code in 3) exit 253 ;; 4) exit 252 ;; 75 | 143) exit 251 ;; *) exit $code ;; esac
+'
+
+if [ -n "$follows" ]; then # 0 and 4 close a run, and its follower ends by itself
+  (
+    until [ -s "$folder/$follows.code" ]; do sleep "$look_seconds"; done
+    case "$(cat "$folder/$follows.code")" in 0 | 4) ;; *) kill -USR1 $$ ;; esac
+  ) &
+fi
+
+for ((attempt = 0; ; attempt++)); do
+  code=75
+  if [ "$stopping" = 1 ]; then break; fi
+  # Those that are left after one has ended may take a minute to say so.
+  srun --kill-on-bad-exit=0 --wait=60 --cpus-per-task="$cpus" bash -c "$task" task "$port" "$gpus" "$share" "${words[@]}" &
+  step=$!
+  while
+    wait "$step" # a signal ends it too
+    code=$?
+    kill -0 "$step" 2> /dev/null
+  do :; done
+  case $code in 253) code=3 ;; 252) code=4 ;; 251 | 143) code=75 ;; esac
+  case $code in 0 | 3 | 4 | 75) break ;; esac
+  if [ "$stopping" = 1 ] || [ "$attempt" -ge "$restarts" ]; then break; fi
+  echo "ended with code $code; starting again from the last checkpoint, $((attempt + 1)) of $restarts" >&2
+done
+if [ "$stopping" = 1 ] && [ "$code" != 0 ] && [ "$code" != 3 ] && [ "$code" != 4 ]; then code=75; fi # its time came first
+
+if [ "$code" = 75 ] && [ "$requeue" = 1 ] && running; then
+  trap - EXIT
+  if scontrol requeue "$SLURM_JOB_ID"; then exit 75; fi # it comes back, or scontrol says why it does not
+  trap leave EXIT
+fi
+exit "$code"

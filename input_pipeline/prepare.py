@@ -8,17 +8,18 @@ import collections
 import hashlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from core.config import ConfigError
 from input_pipeline import decode, examples, near_duplicates
 from input_pipeline.bad_records import BadRecord
+from input_pipeline.text_filter import LISTS, trimmer
 
 SHARES = (0, 1, 5, 25, 50, 75, 95, 99, 100)  # percentiles in the statistics
-LISTS = ("negatives",)  # columns that stay lists; of other texts a record has one
 
 
 class Rules(NamedTuple):
@@ -27,6 +28,7 @@ class Rules(NamedTuple):
     Args:
         min_characters: of a caption or text; a record keeps those that are long enough.
         max_characters: likewise.
+        languages: of the texts of a column, codes of those that may stay; likewise.
         min_side: pixels of the shorter side of an image.
         max_aspect: longer by shorter side of an image; 0 for any.
         least: of columns of numbers.
@@ -37,12 +39,17 @@ class Rules(NamedTuple):
 
     min_characters: int = 1
     max_characters: int = 1_000_000
+    languages: Mapping[str, Sequence[str]] = {}
     min_side: int = 1
     max_aspect: float = 0.0
     least: Mapping[str, float] = {}
     decode: bool = False
     duplicates: bool = False
     near: float = 0.0
+
+    def trimmer(self) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """What leaves a record those of its texts that may stay, see `text_filter.trimmer`."""
+        return trimmer(self.min_characters, self.max_characters, self.languages)
 
 
 def whole(source: Any, i: int) -> dict[str, Any]:
@@ -55,23 +62,6 @@ def whole(source: Any, i: int) -> dict[str, Any]:
     return {name: _png(value) if isinstance(value, np.ndarray) else value for name, value in record.items()}
 
 
-def trimmed(record: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """The record with lists of those texts that are neither too short nor too long.
-
-    Raises:
-        BadRecord: a column without any.
-    """
-    out = dict(record)
-    for name, value in record.items():
-        if isinstance(value, (str, list)):
-            texts = [value] if isinstance(value, str) else value
-            out[name] = [text for text in texts if rules.min_characters <= len(text) <= rules.max_characters]
-            if not out[name] and name not in LISTS:
-                short = all(len(text) < rules.min_characters for text in texts)
-                raise BadRecord(f"{name!r} is too {'short' if short else 'long'}", "text_length")
-    return out
-
-
 def scan(source: Any, rows: Sequence[int], rules: Rules) -> dict[str, np.ndarray]:
     """What every record of a part is like, an array [N] for each fact.
 
@@ -79,7 +69,8 @@ def scan(source: Any, rows: Sequence[int], rules: Rules) -> dict[str, np.ndarray
     `image.width`, `image.height`, `image.bytes`, `text.count`, `text.characters` (of the first text), `digest` (of image or
     texts), `signature` [N P] and the record's numbers.
     """
-    facts = [_look(source, i, rules) for i in rows]
+    trim = rules.trimmer()
+    facts = [_look(source, i, rules, trim) for i in rows]
     names = {name: type(value) for fact in facts for name, value in fact.items()}
     arrays = {}
     for name, kind in names.items():
@@ -89,10 +80,10 @@ def scan(source: Any, rows: Sequence[int], rules: Rules) -> dict[str, np.ndarray
     return arrays
 
 
-def _look(source: Any, i: int, rules: Rules) -> dict[str, Any]:
+def _look(source: Any, i: int, rules: Rules, trim: Callable) -> dict[str, Any]:
     facts: dict[str, Any] = {"reason": "", "detail": ""}
     try:
-        record = trimmed(whole(source, i), rules)
+        record = trim(whole(source, i))
         texts = [text for name, value in record.items() if isinstance(value, list) and name not in LISTS for text in value]
         facts |= {name: value for name, value in record.items() if isinstance(value, (int, float))}
         facts |= {"text.count": len(texts), "text.characters": len(texts[0]) if texts else 0}
@@ -102,7 +93,7 @@ def _look(source: Any, i: int, rules: Rules) -> dict[str, Any]:
             facts["signature"] = near_duplicates.signature("\n".join(texts))
         for name, least in rules.least.items():
             if name not in record:
-                raise ValueError(f"records have no {name!r}; the source's options.numbers brings columns of numbers.")
+                raise ConfigError(f"records have no {name!r}; the source's options.numbers brings columns of numbers.")
             if not record[name] >= least:
                 raise BadRecord(f"{name} is {record[name]}", f"low_{name}")
         if image is not None:
@@ -149,12 +140,12 @@ def write(source: Any, rows: Sequence[int], path: str, rules: Rules) -> dict[str
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    temporary, schema = f"{path}.unfinished", {}
+    temporary, schema, trim = f"{path}.unfinished", {}, rules.trimmer()
     writer = ArrayRecordWriter(temporary, "group_size:1")  # one record is read at a time
     try:
         for i in rows:
             try:
-                record = trimmed(whole(source, i), rules)
+                record = trim(whole(source, i))
             except BadRecord as error:
                 raise RuntimeError(f"record {i} could be read when it was looked at, and now cannot: {error}") from error
             schema |= {name: _kind(name, value) for name, value in record.items()}

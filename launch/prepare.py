@@ -27,6 +27,7 @@ _SHARD = flags.DEFINE_integer("shard_records", 10_000, "records of the source fo
 _WORKERS = flags.DEFINE_integer("workers", 0, "processes; 0 works in this one", 0)
 _MIN_CHARACTERS = flags.DEFINE_integer("min_characters", 1, "drop shorter texts, and records without any other", 1)
 _MAX_CHARACTERS = flags.DEFINE_integer("max_characters", 1_000_000, "drop longer texts, and records without any other", 1)
+_LANGUAGES = flags.DEFINE_list("languages", [], "drop texts in others, and records without any: text=en,text=de; needs py3langid")
 _MIN_SIDE = flags.DEFINE_integer("min_side", 1, "drop images with fewer pixels on their shorter side", 1)
 _MAX_ASPECT = flags.DEFINE_float("max_aspect", 0.0, "drop images that are longer by more than so many times; 0 keeps all", 0.0)
 _LEAST = flags.DEFINE_list("least", [], "drop records below, for columns that options.numbers names: similarity=0.28,aesthetic=5")
@@ -53,8 +54,8 @@ def prepare() -> None:
 
     entry = _entry(_SOURCE.value, _OPTIONS.value)
     rules = Rules(
-        _MIN_CHARACTERS.value, _MAX_CHARACTERS.value, _MIN_SIDE.value, _MAX_ASPECT.value, _pairs(_LEAST.value), _DECODE.value,
-        _DUPLICATES.value, _NEAR.value,
+        _MIN_CHARACTERS.value, _MAX_CHARACTERS.value, _languages(_LANGUAGES.value), _MIN_SIDE.value, _MAX_ASPECT.value,
+        _pairs(_LEAST.value), _DECODE.value, _DUPLICATES.value, _NEAR.value,
     )  # fmt: skip
     settings = json.loads(json.dumps({"source": entry.to_dict(), "rules": rules._asdict(), "shard_records": _SHARD.value}))
     output = pathlib.Path(_OUTPUT.value)
@@ -116,7 +117,8 @@ def make(source, parts: list[range], output: pathlib.Path, rules, run: Callable,
     write_json(output / "statistics.json", work.statistics(facts, reason))
     rows = np.flatnonzero(reason == "")
     shown = rows[np.linspace(0, len(rows) - 1, min(sheet, len(rows))).astype(int)]
-    picture = contact_sheet.draw([work.trimmed(work.whole(source, int(i)), rules) for i in shown])
+    trim = rules.trimmer()
+    picture = contact_sheet.draw([trim(work.whole(source, int(i))) for i in shown])
     (output / "contact_sheet.png").write_bytes(contact_sheet.as_png(picture))
     counts = {name: int(column.max()) + 1 for name, column in numbers.items() if schema[name] == "int"}
     return {"format": 1, "records": len(rows), "schema": schema, "counts": counts, "shards": shards}
@@ -205,6 +207,17 @@ def _pairs(items: list[str]) -> dict[str, float]:
         return {name: float(value) for name, value in (item.split("=") for item in items)}
     except ValueError:
         raise ConfigError(f"--least={','.join(items)} must look like similarity=0.28,aesthetic=5.") from None
+
+
+def _languages(items: list[str]) -> dict[str, list[str]]:
+    from core.config import ConfigError
+
+    found: dict[str, list[str]] = {}
+    for column, equals, code in (item.partition("=") for item in items):
+        if not (column and equals and code):
+            raise ConfigError(f"--languages={','.join(items)} must look like text=en,text=de.")
+        found.setdefault(column, []).append(code)
+    return found
 
 
 if __name__ == "__main__":

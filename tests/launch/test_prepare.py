@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -122,6 +123,35 @@ def test_near_duplicates_are_those_that_share_shingles(tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = prepared(Pairs(files=(str(tmp_path / "rows.jsonl"),)), tmp_path / "out", Rules(near=0.8))
     assert len(found) == 3 and dropped(tmp_path / "out") == {1: "near_duplicate", 3: "near_duplicate"}
+
+
+def test_texts_of_other_languages_are_dropped(shared_data, tmp_path):
+    pytest.importorskip("py3langid", reason="needs py3langid, which tells languages")
+    read = lambda code: (shared_data / "multi30k_p" / "task1" / f"val.{code}").read_text(encoding="utf-8").splitlines()[:40]
+    rows = [{"query": text, "positive": "x", "language": code} for code in ("en", "de", "fr", "cs") for text in read(code)]
+    rows.append({"query": [read("en")[0], read("cs")[0]], "positive": "x", "language": "en"})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Pairs(files=(str(tmp_path / "rows.jsonl"),), query="positive", positive="query")
+    found = prepared(source, tmp_path / "out", Rules(languages={"passage": ["en", "fr"]}, duplicates=True), size=1000)
+    assert set(dropped(tmp_path / "out").values()) == {"language"}
+    left = [i for i in range(len(rows)) if i not in dropped(tmp_path / "out")]
+    right = [i for i, row in enumerate(rows) if row["language"] in ("en", "fr")]
+    assert len(set(left) ^ set(right)) <= 1  # of 160 captions
+    assert found.whole(len(left) - 1)["passage"] == [read("en")[0]]  # the Czech one is gone, the record stays
+
+
+def test_a_language_that_nobody_knows_and_a_column_that_nobody_has(tmp_path, monkeypatch):
+    pytest.importorskip("py3langid", reason="needs py3langid, which tells languages")
+    source = SOURCES["digits"](split="test")
+    for languages, message in (
+        ({"text": ["en", "english"]}, "no language 'english'"),
+        ({"title": ["en"]}, "'title', but the texts .* text"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepared(source, tmp_path / "out", Rules(languages=languages))
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    with pytest.raises(ConfigError, match="pip install py3langid"):
+        Rules(languages={"text": ["en"]}).trimmer()
 
 
 @pytest.mark.parametrize("similarity", [0.3, 0.5, 0.8, 0.95, 1.0])

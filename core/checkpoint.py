@@ -6,7 +6,6 @@ Items: `params ema opt carry` (arrays), `data` (the input position) and `meta` (
 
 import logging
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from core.storage import as_path, remove_folder, resolved
+
 COMMIT_MARKER = "commit_success.txt"
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def committed_steps(folder: pathlib.Path) -> list[int]:
     """Steps whose checkpoint is complete, in order; empty where the folder is missing."""
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and (p / COMMIT_MARKER).exists())
@@ -41,7 +42,7 @@ def restore(folder: pathlib.Path, step: int, item: str, like: Any) -> Any:
         FileNotFoundError: no such step or item.
         ValueError: the tree or a shape differs.
     """
-    path = pathlib.Path(folder).resolve() / str(step) / item
+    path = resolved(folder) / str(step) / item
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist; the checkpoint was deleted, or written without '{item}'.")
     with ocp.StandardCheckpointer() as checkpointer:
@@ -51,7 +52,7 @@ def restore(folder: pathlib.Path, step: int, item: str, like: Any) -> Any:
 def read_facts(folder: pathlib.Path, step: int, item: str = "meta") -> dict:
     """The JSON item `meta` or `data` of a checkpoint."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(pathlib.Path(folder).resolve() / str(step) / item)
+        return checkpointer.restore(resolved(folder) / str(step) / item)
 
 
 def _remove_uncommitted(folder: pathlib.Path) -> None:
@@ -61,7 +62,7 @@ def _remove_uncommitted(folder: pathlib.Path) -> None:
     if jax.process_index() == 0:
         for half in halves:
             log.warning("%s is not a complete checkpoint; deleted", half)
-            shutil.rmtree(half)
+            remove_folder(half)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("uncommitted checkpoints removed")
 
@@ -70,7 +71,7 @@ class Checkpoints:
     """Writes checkpoints in the background; holds the last `keep_last` and every `keep_every_steps`-th."""
 
     def __init__(self, folder: pathlib.Path, *, keep_last: int, keep_every_steps: int | None):
-        self.folder = pathlib.Path(folder).resolve()
+        self.folder = resolved(folder)
         _remove_uncommitted(self.folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep_last, keep_period=keep_every_steps, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)

@@ -14,6 +14,7 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from core.config import ConfigError
+from core.storage import as_path
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,9 @@ log = logging.getLogger(__name__)
 def read_lines(path: pathlib.Path) -> list[dict]:
     """Logged steps in order; where a step repeats (after a resume) the last counts; a torn last line is left out."""
     rows = {}
-    if pathlib.Path(path).exists():
-        for line in pathlib.Path(path).read_text().splitlines():
+    path = as_path(path)
+    if path.exists():
+        for line in path.read_text().splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:

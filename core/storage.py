@@ -187,8 +187,8 @@ def remove_folder(folder) -> None:
     """Deletes a folder with everything in it, if it is there."""
     if is_remote(folder):
         epath.Path(folder).rmtree(missing_ok=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def copy_folder(source, target) -> None:

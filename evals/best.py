@@ -3,13 +3,13 @@
 `config.checkpoint.best` names an evaluation, and then its primary metric decides; or `<evaluation>/<metric>`.
 """
 
-import fcntl
 import logging
 import pathlib
 import shutil
 
 from core.config import choose
-from core.workdir import read_json, write_json
+from core.storage import copy_folder, exchange, mend_exchange, remove_folder
+from core.workdir import in_turn, read_json, write_json
 from evals.evaluation import direction
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,10 @@ def track(workdir: pathlib.Path, config, step: int) -> None:
     value = choose(result["metrics"], name, f"the metric of config.checkpoint.best ({config.checkpoint.best!r})")
     if value is None:  # undefined, as a correlation of a collapsed model is
         return
-    with open(workdir / "evals" / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another eval job may be comparing at this moment
+    with in_turn(workdir / "evals"):  # another eval job may be comparing at this moment
         folder, sign = workdir / "evals" / "best", direction(name) or 1
-        old, fresh = folder.with_name("best.old"), folder.with_name("best.tmp")
-        if old.exists() and not folder.exists():  # killed between the two renames below
-            old.rename(folder)
+        fresh = folder.with_name("best.tmp")
+        mend_exchange(fresh, folder, "best.json")
         kept = read_json(folder / "best.json") if (folder / "best.json").exists() else None
         if kept and (kept["evaluator"], kept["metric"]) == (label, name) and sign * kept["value"] >= sign * value:
             return
@@ -63,20 +61,16 @@ def track(workdir: pathlib.Path, config, step: int) -> None:
             log.warning("step %d has the best %s of %s so far, %.4f, but its checkpoint is gone", step, name, label, value)
             return
         write_json(fresh / "best.json", {"step": step, "evaluator": label, "metric": name, "value": value})
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        exchange(fresh, folder, "best.json")
 
 
 def _copy(checkpoint: pathlib.Path, fresh: pathlib.Path) -> bool:
     """Whether the parameters could be copied; retention may be deleting them."""
-    shutil.rmtree(fresh, ignore_errors=True)
+    remove_folder(fresh)
     try:
         for item in ITEMS:
             if (checkpoint / item).is_dir():
-                shutil.copytree(checkpoint / item, fresh / item)
+                copy_folder(checkpoint / item, fresh / item)
     except (FileNotFoundError, shutil.Error) as error:
         if checkpoint.exists():
             raise

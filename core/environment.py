@@ -41,7 +41,7 @@ def describe() -> dict:
     device = jax.devices()[0]
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["python", "-m", f"launch.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": _command(),
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -51,6 +51,11 @@ def describe() -> dict:
         "devices": f"{jax.device_count()} x {device.device_kind}",
         "processes": jax.process_count(),
     }
+
+
+def _command() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m`; a notebook's process has none
+    return " ".join(["python", *(["-m", spec.name] if spec else sys.argv[:1]), *sys.argv[1:]])
 
 
 def _cpu() -> str:

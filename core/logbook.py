@@ -8,7 +8,7 @@ import pathlib
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tqdm
 from tensorboardX import SummaryWriter
@@ -33,6 +33,10 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
 def tag(name: str) -> str:
     """A metric's name as TensorBoard allows it: `recall@1` becomes `recall_at_1`."""
     return name.replace("@", "_at_")
@@ -47,7 +51,7 @@ class Logbook:
 
     def __init__(
         self, workdir: pathlib.Path, *, total_steps: int, first_step: int = 0, active: bool = True, tensorboard: bool = True,
-        wandb: str | None = None,
+        wandb: str | None = None, on_metrics: Callable[[dict], object] | None = None,
     ):  # fmt: skip
         """Opens everything.
 
@@ -58,6 +62,7 @@ class Logbook:
             active: whether to write at all.
             tensorboard: also write events.
             wandb: also log to this project at Weights & Biases.
+            on_metrics: also call this with each logged step, first with those that lead to `first_step`.
 
         Raises:
             ConfigError: `wandb` is set, but the package is not installed.
@@ -74,6 +79,8 @@ class Logbook:
             self._open("TensorBoard", lambda: TensorBoard(workdir / "tensorboard" / "train", first_step))
         if wandb is not None:
             self._open("Weights & Biases", lambda: WeightsAndBiases(workdir, wandb))
+        if on_metrics is not None:
+            self._open("on_metrics", lambda: Told(self._path, on_metrics, first_step))
         self._bar = tqdm.tqdm(
             total=total_steps, initial=first_step, unit="step", mininterval=1.0 if sys.stderr.isatty() else 15.0, dynamic_ncols=True,
             bar_format="{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
@@ -83,8 +90,7 @@ class Logbook:
         """Logs one step. A value that is not finite is written as null: JSON has no NaN."""
         if not self.active:
             return
-        clean = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._waiting.append(json.dumps({"step": step, "time": round(time.time(), 3), **clean}) + "\n")
+        self._waiting.append(json.dumps({"step": step, "time": round(time.time(), 3), **_finite(metrics)}) + "\n")
         self._write_lines()
         for name in list(self._backends):
             with self._survived(name):
@@ -130,6 +136,22 @@ class Logbook:
         except Exception as error:  # training does not end because a plot cannot be drawn
             log.warning("%s stops here: %s", name, error)
             self._backends.pop(name, None)
+
+
+class Told:
+    """A function that is called with each step, a plot in a notebook for example."""
+
+    def __init__(self, path: pathlib.Path, tell: Callable[[dict], object], first_step: int):
+        self._tell = tell
+        for row in read_lines(path):
+            if row["step"] <= first_step:
+                tell(row)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tell({"step": step, **_finite(metrics)})
+
+    def close(self) -> None:
+        pass
 
 
 class TensorBoard:

@@ -1,4 +1,4 @@
-"""Evaluators by the name a config uses."""
+"""Evaluators by the name a config uses. `from evals import evaluate` measures a run or a model, from a notebook or any program."""
 
 from evals import (
     bitext,
@@ -41,3 +41,12 @@ EVALUATORS = {
     "sts": sts.sts,
     "zeroshot": zeroshot.zeroshot,
 }
+
+
+def __getattr__(name: str):
+    """`evaluate`, on first use: what measures imports this table."""
+    if name == "evaluate":
+        from evals.job import evaluate
+
+        return evaluate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,8 +45,8 @@ class Evaluation:
     primary: str
     metrics: dict[str, float]
     count: int
-    gallery: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    items: np.ndarray | None = None
+    gallery: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    items: np.ndarray | None = dataclasses.field(default=None, repr=False)
     statistic: str = "mean"
 
     def __post_init__(self):

@@ -8,17 +8,20 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import check_section, choose
+from core.config import ConfigError, check_section, choose
 from core.logbook import tag
+from core.storage import as_path
 from core.workdir import read_json
 from evals import best, encoders, results
+from evals.evaluation import Evaluation
+from retrieval.restore import is_run
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +33,13 @@ def check(config) -> None:
         ConfigError: unknown evaluator, source, key or option.
     """
     for label, entry in config.evals.items():
-        check_section(entry, ("name", "every_steps", "data", "options", "goal", "cut"), f"config.evals.{label}", optional=("goal", "cut"))
-        results.check(entry, f"config.evals.{label}")
+        _check_entry(entry, f"config.evals.{label}", optional=("goal", "cut"))
     best.check(config)
+
+
+def _check_entry(entry, key: str, optional: Sequence[str]) -> None:
+    check_section(entry, ("name", "every_steps", "data", "options", "goal", "cut"), key, optional=optional)
+    results.check(entry, key)
 
 
 def run(
@@ -130,3 +137,40 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
         log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], seconds)
     best.track(workdir, encoder.config, step)
     return written
+
+
+def evaluate(
+    model: retrieval.Encoder | str | pathlib.Path, evals: Sequence[str] | Mapping[str, Mapping] = (), *, step: int | None = None
+) -> dict[str, Evaluation]:
+    """What evaluations find, by label: those of a run's own config, or any of any model.
+
+    Args:
+        model: the workdir of a run; or an encoder (`retrieval.load`), or what another library wrote.
+        evals: labels of the run's `config.evals`, all of them by default: measured once, and kept in its folder like the eval job's.
+            Or entries like those of `config.evals` by label: measured anew each time, and kept nowhere.
+        step: of a run, which committed checkpoint; the last by default.
+
+    Raises:
+        FileNotFoundError: no model there, no committed checkpoint, or not the asked one.
+        ConfigError: an unknown label, an entry that does not fit the code, or labels for what is no run.
+    """
+    encoder = model if isinstance(model, retrieval.Encoder) else None
+    if isinstance(evals, Mapping):
+        entries = {label: ConfigDict(entry) for label, entry in evals.items()}
+        for label, entry in entries.items():
+            _check_entry(entry, f"evals.{label}", optional=("every_steps", "goal", "cut"))
+        encode = encoders.of_model(encoder or retrieval.load(model, step))
+        return {label: results.measure(encode, entry, f"evals.{label}")[0] for label, entry in entries.items()}
+    if encoder is not None or not is_run(as_path(model)):
+        raise ConfigError("only the folder of a run has evaluations of its own; give evals={label: entry}, entries as in config.evals.")
+    workdir = as_path(model)
+    config, steps = ConfigDict(read_json(workdir / "config.json")), committed_steps(workdir / "checkpoints")
+    if not steps or step not in (None, *steps):
+        raise FileNotFoundError(f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps}.")
+    step = steps[-1] if step is None else step
+    for label in evals:
+        choose(config.evals, label, "evals")
+    files = {label: result_file(workdir, step, label) for label in evals or config.evals}
+    if todo := [label for label, path in files.items() if not path.exists()]:
+        evaluate_step(workdir, step, todo)
+    return {label: results.read(path) for label, path in files.items()}

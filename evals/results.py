@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.config import ConfigError, bind, check_section, choose, options_of, plain
-from core.workdir import write_json
+from core.workdir import read_json, write_json
 from evals import EVALUATORS
 from evals.cut import Cut
 from evals.encoders import Encoders, Listening
@@ -136,6 +136,26 @@ def write(path: pathlib.Path, label: str, step: int, entry: Mapping, evaluation:
     }
     write_json(path, result)
     return result
+
+
+def read(path: pathlib.Path) -> Evaluation:
+    """What `write` has written.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    result = read_json(path)
+    metrics = {name: math.nan if value is None else value for name, value in result["metrics"].items()}
+    items = {} if result["items"] is None else _read_arrays(path.with_suffix(".items.npz")) | {"statistic": result["items"]["statistic"]}
+    return Evaluation(result["primary"]["name"], metrics, result["count"], _read_arrays(path.with_suffix(".npz")), **items)
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Arrays by name; none where an evaluation kept none."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -6,7 +6,6 @@ Codes: 0 done, 3 mistake in the config, 4 loss not finite, 5 another process of 
 75 stopped on a signal after saving (run the same command to go on).
 """
 
-import pathlib
 import sys
 
 from absl import flags
@@ -20,54 +19,28 @@ _CHANGE = flags.DEFINE_bool("allow_config_change", False, "go on in a workdir th
 
 
 def main(_) -> None:
-    import jax
-
     aborts = process.start()
     with peers.leaving(aborts), process.exit_codes():
-        sys.exit(train(_CONFIG.value, pathlib.Path(_WORKDIR.value), allow_change=_CHANGE.value, first=jax.process_index() == 0))
+        sys.exit(train(_CONFIG.value, _WORKDIR.value, allow_change=_CHANGE.value))
 
 
-def train(config, workdir: pathlib.Path, *, allow_change: bool, first: bool) -> int:
+def train(config, workdir: str, *, allow_change: bool) -> int:
     """Checks everything, then trains; returns the exit code."""
-    import contextlib
-
-    import interop
-    from core import environment, mesh
-    from core import workdir as folder
     from evals import job
-    from training import loop
-    from training import run as runs
-    from training.data import open_data
+    from training import fit
+    from training.fitting import Stopped
+    from training.loop import BadLoss
 
-    job.check(config)
-    config = interop.resolve(config)  # config.json states every option of a tower that starts from another library's weights
-    devices = mesh.make(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    mesh.check_batch(config.data.global_batch, devices)
-    with folder.locked(workdir) if first else contextlib.nullcontext():
-        folder.check_config(workdir, config, allow_change=allow_change)
-        run = runs.prepare(config, open_data(config, workdir), devices)
-        if first:  # only now: a config that was refused leaves no claim on the folder
-            folder.claim_config(workdir, config, allow_change=allow_change)
-        if loop.is_done(run, workdir):
-            process.log.info("%s is done: %d steps", workdir, run.steps)
-            if first:  # a run may have been killed between its last checkpoint and this line
-                folder.write_json(workdir / "done.json", {"step": run.steps, "exit_code": process.DONE})
-            return process.DONE
-        if first:
-            (workdir / "done.json").unlink(missing_ok=True)
-            facts = environment.describe() | {"matmul_gflops": round(environment.matmul_gflops(), 1)}
-            folder.write_json(workdir / "environment.json", facts)
-            process.log.info("%s; a float32 matmul reaches %.0f GFLOP/s; %d steps", facts["devices"], facts["matmul_gflops"], run.steps)
-        code, step = process.DONE, None
-        try:
-            outcome = loop.train(run, config, workdir, began=process.began())
-            code, step = process.STOPPED if outcome.stopped else process.DONE, outcome.step
-        except loop.BadLoss as error:
-            process.log.error("%s", error)
-            code = process.BAD_LOSS
-        if first and code != process.STOPPED:  # a stopped run goes on: whoever follows it keeps waiting
-            folder.write_json(workdir / "done.json", {"step": step, "exit_code": code})
-        return code
+    job.check(config)  # before hours are spent on a model that could not be evaluated
+    try:
+        fit(config, workdir, allow_config_change=allow_change, began=process.began())
+    except Stopped as error:
+        process.log.info("%s", error)
+        return process.STOPPED
+    except BadLoss as error:
+        process.log.error("%s", error)
+        return process.BAD_LOSS
+    return process.DONE
 
 
 if __name__ == "__main__":

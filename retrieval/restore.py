@@ -1,10 +1,12 @@
 """Opens what holds a model: the workdir of a run, or a folder or file of another library."""
 
 import pathlib
+from collections.abc import Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 import interop
@@ -52,6 +54,30 @@ def load(
     if step is not None or weights is not None:
         raise ConfigError(f"{path} is no run of Tandem: it has one set of weights; leave out step and weights.")
     return _of_import(path, format, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
+
+
+def embed(
+    model: Encoder | str | pathlib.Path, values: Sequence | str, view: str | None = None, *,
+    step: int | None = None, prompt: str | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Unit vectors of texts or images.
+
+    Args:
+        model: the workdir of a run, or what another library wrote; for several calls an encoder (`load`), which reads and compiles once.
+        values: strings; or images as uint8 arrays [H W] or [H W C], Pillow images or paths of files.
+        view: which tower; by default the first that reads what was given.
+        step: of a run, which committed checkpoint; the last by default.
+        prompt: put before each text, in place of the view's own.
+
+    Returns:
+        float32 [N d], rows of length one; [d] for a single string.
+
+    Raises:
+        FileNotFoundError: no model there, or no such checkpoint.
+        ConfigError: no view reads such values, or an unknown view.
+    """
+    encoder = model if isinstance(model, Encoder) else load(model, step)
+    return encoder.encode(values, view, prompt=prompt)
 
 
 def is_run(path: pathlib.Path) -> bool:

@@ -6,8 +6,9 @@ import logging
 import math
 import pathlib
 import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -46,14 +47,15 @@ class Outcome(NamedTuple):
 
 
 class Signals:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one ends the process at once."""
+    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one ends the process at once. Python tells its main thread alone."""
 
     def __init__(self):
         self.wanted = False
         self._before = {}
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        heard = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if heard else ():
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -77,7 +79,9 @@ class Pending(NamedTuple):
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def train(run: Run, config, workdir: pathlib.Path, began: float | None = None) -> Outcome:
+def train(
+    run: Run, config, workdir: pathlib.Path, *, began: float | None = None, on_metrics: Callable[[dict], object] | None = None
+) -> Outcome:
     """Runs or resumes training in `workdir` until the last step or a signal.
 
     The loss of a step is read after the next one is dispatched, so that the device never waits for the host; all processes
@@ -88,6 +92,7 @@ def train(run: Run, config, workdir: pathlib.Path, began: float | None = None) -
         config: that made it.
         workdir: of the run.
         began: when this process started, in seconds since the epoch, for the account of wall time; now by default.
+        on_metrics: of process 0, called with each logged step, first with those of earlier starts.
 
     Raises:
         BadLoss: a loss or parameter that is not finite; nothing was saved after the last good checkpoint.
@@ -108,6 +113,7 @@ def train(run: Run, config, workdir: pathlib.Path, began: float | None = None) -
             active=jax.process_index() == 0,
             tensorboard=config.log.tensorboard,
             wandb=config.log.wandb,
+            on_metrics=on_metrics,
         )
         batches = run.data.iterate(position, partial(_note_bad, workdir), run.mesh)
         agreed = alone

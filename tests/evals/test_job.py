@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import threading
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import evals
 import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError
@@ -245,3 +247,41 @@ def test_a_loss_with_a_kernel_for_gpus_is_evaluated_without_one(trained):
     arrays = dict(z_image=rows, z_text=rows[::-1], logit_scale=jnp.float32(10), id=jnp.arange(3))
     (_, _, loss), (_, _, expected) = encoders.of_model(encoder).losses[0], plain[0]
     np.testing.assert_allclose(loss(arrays), expected(arrays), rtol=1e-5)
+
+
+def test_evaluate_keeps_what_a_runs_config_asks_for(run, monkeypatch):
+    found = evals.evaluate(run)["test"]
+    stored = read_json(run / "evals" / "6" / "test.json")
+    assert (found.primary, found.count) == (stored["primary"]["name"], stored["count"]) and found.metrics == stored["metrics"]
+    assert found.items.mean() == pytest.approx(found.metrics["accuracy@1"]) and found.gallery and "array" not in repr(found)
+    monkeypatch.setattr(job, "evaluate_step", lambda *_: pytest.fail("measured again"))
+    assert evals.evaluate(str(run), ["test"], step=6)["test"].metrics == found.metrics
+
+
+def test_evaluate_measures_other_entries_and_keeps_nothing(run):
+    own = tiny.config().evals.test
+    other = dict(name="image_text_retrieval", data=own.data, options=dict(gallery_queries=0))
+    before = sorted(run.rglob("*"))
+    found = evals.evaluate(retrieval.load(run), {"own": own, "other": other})
+    assert (found["own"].count, found["other"].primary) == (360, "img2txt/recall@1") and sorted(run.rglob("*")) == before
+    assert found["own"].metrics == evals.evaluate(run)["test"].metrics
+
+
+@pytest.mark.parametrize(
+    "wanted, step, error, message",
+    [
+        (["tests"], None, ConfigError, "evals is 'tests', which is not among: test. Did you mean 'test'?"),
+        ({"x": dict(name="zeroshot", data=dict(name="digit", options={}), options={})}, None, ConfigError, "evals.x.data.name is 'digit'"),
+        ({"x": dict(name="zeroshot", options={})}, None, ConfigError, "evals.x lacks data"),
+        ([], 5, FileNotFoundError, "no committed checkpoint of step 5; there are: [2, 4, 6]"),
+    ],
+)
+def test_evaluate_says_what_it_cannot_find(wanted, step, error, message, trained):
+    with pytest.raises(error, match=re.escape(message)):
+        evals.evaluate(trained, wanted, step=step)
+
+
+def test_only_runs_have_evaluations_of_their_own(trained, tmp_path):
+    for model in (retrieval.load(trained), tmp_path):
+        with pytest.raises(ConfigError, match="only the folder of a run has evaluations of its own"):
+            evals.evaluate(model)

@@ -38,6 +38,13 @@ def test_vectors_have_length_one(encoder):
     assert texts.shape == (3, 16) and texts.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1.0, atol=1e-5)
     assert encoder.encode("the handwritten digit three").shape == (16,)
+    np.testing.assert_array_equal(retrieval.embed(encoder, ["the handwritten digit three"]), texts[:1])
+
+
+def test_embed_opens_a_run(workdir, encoder):
+    np.testing.assert_allclose(retrieval.embed(workdir, "seven", "text", step=4), retrieval.load(workdir, 4).encode("seven"), atol=1e-6)
+    with pytest.raises(FileNotFoundError, match="no committed checkpoint of step 3"):
+        retrieval.embed(workdir, "seven", step=3)
 
 
 def test_batches_and_padding_change_nothing(encoder):

@@ -168,7 +168,8 @@ def run(main) -> None:
             return flags.FLAGS(arguments)
         except (flags.Error, ValueError, KeyError, AttributeError, TypeError) as error:
             message = " ".join(str(error.args[0] if error.args else error).split())
-            print(f"{pathlib.Path(arguments[0]).stem}: {message}", file=sys.stderr)
+            program = pathlib.Path(arguments[0])
+            print(f"{(program.parent if program.stem == '__main__' else program).stem}: {message}", file=sys.stderr)
             sys.exit(CONFIG_ERROR)
 
     app.run(main, flags_parser=parse)

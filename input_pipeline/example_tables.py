@@ -76,6 +76,7 @@ class ArrayRecord(Examples):
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         super().__init__(path, columns)
+        files.need_disk(path, "an ArrayRecord file", "files (of tfds, options.folder)")
         files.identity(path)
         try:
             self._records = ArrayRecordDataSource([path])

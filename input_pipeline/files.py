@@ -60,8 +60,11 @@ def _choices(inside: str) -> Iterator[str]:
 def _matches(pattern: str, option: str) -> list[str]:
     if is_remote(pattern):
         system, path = _system(pattern)
-        # A name without wildcards is looked at when it is opened: asking for each of 10,000 shards would take minutes.
-        found = [system.unstrip_protocol(name) for name in sorted(system.glob(path))] if _WILD.search(path) else [pattern]
+        try:
+            # A name without wildcards is looked at when it is opened: asking for each of 10,000 shards would take minutes.
+            found = [system.unstrip_protocol(name) for name in sorted(system.glob(path))] if _WILD.search(path) else [pattern]
+        except Exception as error:  # the libraries of stores raise what they like
+            raise ValueError(f"{pattern} cannot be listed: {error}; set options.{option} to what this account may read.") from error
     else:
         found = sorted(glob.glob(pattern, recursive=True))
     if not found:
@@ -89,6 +92,16 @@ def below(folder: str) -> list[str]:
 def is_remote(path: str) -> bool:
     """Whether a path is a URL."""
     return "://" in path
+
+
+def need_disk(path: str, what: str, option: str) -> None:
+    """Refuses a URL for what only a library reads that knows no URLs.
+
+    Raises:
+        ValueError: a URL.
+    """
+    if is_remote(path):
+        raise ValueError(f"{path}: {what} can be read from a disk alone; copy it to this machine and set options.{option} to the copy.")
 
 
 def exists(path: str) -> bool:
@@ -135,11 +148,12 @@ def read(path: str, start: int = 0, stop: int | None = None) -> bytes:
     Raises:
         BadRecord: it cannot be read (`gone`), or is shorter than that (`truncated`).
     """
+    refused = Exception if is_remote(path) else (OSError, ValueError)  # the libraries of stores raise what they like
     try:
         with open_binary(path) as file:  # a handle for each read: threads and workers share nothing
             file.seek(start)
             data = file.read(-1 if stop is None else stop - start)
-    except (OSError, ValueError) as error:
+    except refused as error:
         raise BadRecord(f"{path} cannot be read: {error}", "gone") from error
     if stop is not None and len(data) != stop - start:
         raise BadRecord(f"{path} ends at byte {start + len(data)}, in the middle of a record", "truncated")
@@ -164,4 +178,7 @@ def identity(path: str) -> tuple[str, int, str]:
 def _system(path: str):
     import fsspec  # many remote systems, each loaded when it is asked for
 
-    return fsspec.core.url_to_fs(path)
+    try:
+        return fsspec.core.url_to_fs(path)
+    except ImportError as error:  # says what to install
+        raise ValueError(f"{path} cannot be read: {error}") from error

@@ -36,6 +36,7 @@ class ArrayRecord(Captioned):
 
     def __init__(self, *, folder: str = "", k: int = 0, draw: bool = True):
         super().__init__(draw)
+        files.need_disk(folder, "a prepared folder", "folder")
         manifest = _manifest(folder)
         self.schema, self._k = manifest["schema"], k
         if k and "negatives" not in self.schema:

@@ -16,9 +16,12 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
+from core.config import ConfigError
 from input_pipeline import columns, examples, files, index_cache, tables
 from input_pipeline.bad_records import KINDS, BadRecord
+from input_pipeline.batching import make_source
 
 ROWS = [{"text": f"text {i} é", "image": b"\xff\xd8" + bytes(i), "label": i % 2} for i in range(9)]
 NAMES = ["text", "image", "label"]
@@ -126,6 +129,38 @@ def test_a_name_does_not_lead_out_of_its_folder(name):
     with pytest.raises(BadRecord, match="leads out of /data"):
         files.join("/data", name)
     assert files.join("/data/", "a/b.jpg") == "/data/a/b.jpg" and files.join("/", "/a/b.jpg") == "/a/b.jpg"
+
+
+@pytest.mark.parametrize(
+    "source, options", [("captions", dict(files=["memory://a.array_record"])), ("array_record", dict(folder="memory://a"))]
+)
+def test_what_needs_a_disk_says_so_with_the_key(source, options):
+    entry = ConfigDict(dict(name=source, options=options))
+    (key,) = options
+    with pytest.raises(ConfigError, match=f"config.data.sources.main: memory://a.* from a disk alone; .* set options.{key}"):
+        make_source(entry, "config.data.sources.main")
+
+
+def test_a_store_that_refuses_is_one_line_and_bad_records(monkeypatch):
+    class Refused(Exception):
+        """As gcsfs has: neither an OSError nor a ValueError."""
+
+    def refuse(*_):
+        raise Refused("403 for this account")
+
+    monkeypatch.setattr(fsspec.filesystem("memory"), "glob", refuse)
+    monkeypatch.setattr(fsspec.filesystem("memory"), "open", refuse)
+    with pytest.raises(ValueError, match=r"memory://a/\*.tar cannot be listed: 403 .* set options.shards"):
+        files.expand(["memory://a/*.tar"], "shards")
+    with pytest.raises(BadRecord, match="memory://a/b.tar cannot be read: 403") as error:
+        files.read("memory://a/b.tar")
+    assert error.value.kind == "gone"
+
+
+def test_a_missing_package_of_a_store_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ValueError, match="gs://bucket/a.tar cannot be read: .*gcsfs"):
+        files.exists("gs://bucket/a.tar")
 
 
 def test_saved_datasets_name_their_classes_and_splits(tmp_path):

@@ -19,6 +19,7 @@ from absl import flags
 
 from core.config import ConfigError, bind, check_section, choose, plain
 from input_pipeline import SOURCES, order
+from input_pipeline.grouped import Grouped
 from input_pipeline.prompts import Prompted
 from input_pipeline.read_batch import ReadBatch
 from input_pipeline.tokenize import TOKENIZERS, Tokenizer
@@ -44,7 +45,7 @@ def make_sources(data: Mapping) -> dict[str, Any]:
     made = {}
     for label, entry in data.sources.items():
         key = f"config.data.sources.{label}"
-        check_section(entry, ("name", "weight", "options", "prompts"), key, optional=("prompts",))
+        check_section(entry, ("name", "weight", "options", "prompts", "near_duplicates"), key, optional=("prompts", "near_duplicates"))
         if not entry.weight > 0:
             raise ConfigError(f"{key}.weight is {entry.weight}; set it above 0, or leave the source out.")
         made[label] = make_source(entry, key)
@@ -55,7 +56,8 @@ def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCE
     """The source that `entry.name` and `entry.options` describe.
 
     Args:
-        entry: a config section; `entry.prompts`, if there, is what its texts begin with, by view.
+        entry: a config section; `entry.prompts`, if there, is what its texts begin with, by view, and `entry.near_duplicates` how similar
+            texts must be for their records to share an `id`.
         key: its path, for example `config.evals.unseen.data`.
         table: what there is to choose from.
 
@@ -64,7 +66,7 @@ def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCE
     """
     make = bind(choose(table, entry.name, f"{key}.name"), entry.options, f"{key}.options")
     try:
-        source = make()
+        source = Grouped(make(), entry.near_duplicates) if "near_duplicates" in entry else make()
         return Prompted(source, plain(entry.prompts)) if "prompts" in entry else source
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error

@@ -40,17 +40,26 @@ def cached(path: str, kind: str, build: Callable[[str], dict[str, np.ndarray]]) 
         OSError: the file is not there.
     """
     identity = files.identity(path)
-    if identity[1] < SMALL:
-        return build(path)
-    name = hashlib.sha256(repr((kind, *identity)).encode()).hexdigest()[:32]
+    return build(path) if identity[1] < SMALL else kept((kind, *identity), lambda: build(path), f"the index of {path}")
+
+
+def kept(identity: tuple, build: Callable[[], dict[str, np.ndarray]], what: str) -> dict[str, np.ndarray]:
+    """Arrays from the cache, or from `build()`, which are then kept.
+
+    Args:
+        identity: all that they depend on, the version of their making too.
+        build: makes them.
+        what: they are, for the line in the log where they cannot be kept.
+    """
+    name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
     place = folder() / f"{name}.npz"
     with contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile), open(place, "rb") as file:
         return dict(np.load(file, allow_pickle=False))
-    made = build(path)
+    made = build()
     try:
         _write(place, made)
     except OSError as error:  # a full disk or a folder that cannot be written: slower next time, and nothing else
-        log.warning("the index of %s cannot be kept in %s: %s", path, place.parent, error)
+        log.warning("%s cannot be kept in %s: %s", what, place.parent, error)
     return made
 
 

@@ -40,6 +40,10 @@ class Prompted:
         """Record i, with whatever the source draws."""
         return self._put(self._source.read(i, rng) if hasattr(self._source, "read") else self._source[i])
 
+    def id(self, i: int) -> int:
+        """What records that are positives of each other share."""
+        return self._source.id(i) if hasattr(self._source, "id") else self._source[i]["id"]
+
     def texts(self) -> Iterator[str]:
         return self._source.texts()
 

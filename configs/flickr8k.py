@@ -16,7 +16,7 @@ from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    arg = common.parse_arg(arg, path="", size=48, steps=200, smoke=False)
+    arg = common.parse_arg(arg, path="", size=48, steps=200, naflex=False, smoke=False)
     config = common.base()
     vocab_size, length = 1024, 24
     config.data.global_batch = 64 if arg.smoke else 128
@@ -33,6 +33,10 @@ def get_config(arg: str = "") -> ConfigDict:
         vocab_size=vocab_size, length=length, width=128, layers=0, heads=4, causal=False, pooling="mean", embed_dim=128, dropout=0.2
     )  # fmt: skip
     config.model.towers = dict(image=dict(name="resnet", options=image), text=dict(name="text", options=text))
+    if arg.naflex:
+        config.data.transforms.image = dict(name="patches", options=dict(patch=8, budget=(arg.size // 8) ** 2, flip=0.5))
+        patches = dict(grid=arg.size // 8, patch_size=8, channels=3, width=128, layers=2, heads=4, embed_dim=128, dropout=0.2)
+        config.model.towers.image = dict(name="naflex", options=patches)
     config.model.views = dict(image="image", text="text")
     config.losses.main = dict(name="infonce", inputs=dict(zq="z_image", zp="z_text", id="id"), weight=1.0, options={})
     config.optimizer.learning_rate = 1e-3

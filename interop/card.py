@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LIBRARIES = {"sentence_transformers": "sentence-transformers", "open_clip": "open_clip"}
+SIZES = ("width", "layers", "heads", "image_size", "grid", "patch_size", "length", "vocab_size")
 TASKS = {"image": "zero-shot-image-classification", "text": "feature-extraction"}
 
 
@@ -18,7 +19,7 @@ def card(name: str, format: str, model: Mapping[str, Any], run: Mapping[str, Any
         run: `{"step", "config"}` of the run that made it, or None for a model of another library.
         results: files of evals, as the eval job writes them.
     """
-    images = any("image_size" in entry["options"] for entry in model["towers"].values())
+    images = any("patch_size" in entry["options"] or "image_size" in entry["options"] for entry in model["towers"].values())
     task = "sentence-similarity" if format == "sentence_transformers" else TASKS["image" if images else "text"]
     front = {"library_name": LIBRARIES.get(format, "transformers"), "pipeline_tag": task, "tags": ["tandem", "embeddings"]}
     sources = {} if run is None else run["config"]["data"]["sources"]
@@ -54,7 +55,7 @@ def _towers(model: Mapping[str, Any]) -> str:
     rows = []
     for label, entry in model["towers"].items():
         o = entry["options"]
-        sizes = [f"{key} {o[key]}" for key in ("width", "layers", "heads", "image_size", "patch_size", "length", "vocab_size") if key in o]
+        sizes = [f"{key} {o[key]}" for key in SIZES if key in o]
         pooled = f"pooled by {o['pooling']}, " if "pooling" in o else ""
         vector = o.get("embed_dim") or o.get("width")
         rows.append(f"- {label}: `{entry['name']}`, {', '.join(sizes)}; {pooled}vectors of {vector} values, compared by cosine")

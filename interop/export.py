@@ -3,6 +3,7 @@
 Each format goes through the tables that read it. A folder appears whole, under its final name, only after it was read back.
 """
 
+import logging
 import math
 import pathlib
 import shutil
@@ -15,12 +16,13 @@ import numpy as np
 from core.config import ConfigError, choose, plain
 from core.paths import by_path, from_paths
 from core.workdir import write_json
-from interop import golden, hf, hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_siglip, inputs, mapping, names, open_clip, tensors
+from interop import golden, hf, hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_siglip, hf_siglip2, inputs, mapping, open_clip, tensors
 from interop import sentence_transformers as st
 from interop.imported import Imported, assemble, section
 from interop.swap_ids import swapped
 
-LABELS = {"resnet": "image", "vit": "image"}  # what the tables call a tower of a kind; all others read text
+log = logging.getLogger(__name__)
+LABELS = {"naflex": "image", "resnet": "image", "vit": "image"}  # what the tables call a tower of a kind; all others read text
 TEXT_FAMILIES = {"bert": hf_bert, "decoder": hf_decoder, "modernbert": hf_modernbert}
 FREE = ("log_logit_scale", "logit_bias")  # that text formats do not hold
 
@@ -148,8 +150,9 @@ def _read_pooled(family, model: Mapping[str, Any], path: pathlib.Path) -> Import
 
 
 def _open_clip(source: Imported, folder: pathlib.Path, truncate_dim: None) -> Callable[[pathlib.Path], Imported]:
-    model = source.model
-    config = open_clip.config(model, inputs.crops(source.transforms))
+    model, how = source.model, inputs.how_images(source.model, source.transforms)
+    config = open_clip.config(model, how["crop"], how["kernel"])
+    _warn_of_centre(how, "round")
     if source.tokenizer is not None:
         # open_clip looks for the files beside its config, whatever the name.
         config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "local"}
@@ -185,6 +188,7 @@ EXPORTS = {
     "hf_decoder": _hf(hf_decoder),
     "hf_modernbert": _hf(hf_modernbert),
     "hf_siglip": _hf(hf_siglip),
+    "hf_siglip2": _hf(hf_siglip2),
     "open_clip": _open_clip,
     "sentence_transformers": _sentence_transformers,
 }
@@ -196,18 +200,40 @@ def _write_inputs(source: Imported, folder: pathlib.Path, pixels: bool = True) -
         padded = source.model["towers"]["text"]["options"].get("attend_padding", False)
         source.tokenizer.export_hf(folder, golden.length(source), fixed=padded)
     if pixels and "image" in source.model["towers"]:
-        write_json(folder / "preprocessor_config.json", _preprocessor(names.options(source.model, "vit"), inputs.crops(source.transforms)))
+        options, how = source.model["towers"]["image"]["options"], inputs.how_images(source.model, source.transforms)
+        made = _preprocessor(options, how) if "image_size" in options else _naflex_preprocessor(options, how)
+        write_json(folder / "preprocessor_config.json", made)
 
 
-def _preprocessor(options: Mapping[str, Any], crop: bool) -> dict[str, Any]:
+def _preprocessor(options: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
     """The library's words for the transform `resize`."""
-    wide = lambda values: list(values) * (options["channels"] if len(values) == 1 else 1)
-    side, clip = options["image_size"], crop or options["pooling"] != "attention"
+    side, crop = options["image_size"], how["crop"]
+    _warn_of_centre(how, "floor")
+    clip = crop or options["pooling"] != "attention"
     whole = {"height": side, "width": side}
-    kind = "CLIPImageProcessor" if clip else "SiglipImageProcessor"
     cut = {"do_center_crop": crop, "crop_size": whole} if clip else {}
+    size = {"size": {"shortest_edge": side} if crop else whole}
+    return {"image_processor_type": "CLIPImageProcessor" if clip else "SiglipImageProcessor", **size, **_pixels(options, how), **cut}
+
+
+def _naflex_preprocessor(options: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
+    """The library's words for the transform `patches`."""
+    cut = {"patch_size": options["patch_size"], "max_num_patches": how["budget"]}
+    return {"image_processor_type": "Siglip2ImageProcessor", **cut, **_pixels(options, how)}
+
+
+def _pixels(options: Mapping[str, Any], how: Mapping[str, Any]) -> dict[str, Any]:
+    wide = lambda values: list(values) * (options["channels"] if len(values) == 1 else 1)
+    numbers = {kernel: number for number, kernel in inputs.KERNELS.items()}
     return {
-        "image_processor_type": kind, "do_resize": True, "size": {"shortest_edge": side} if crop else whole,
-        "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": wide(options["pixel_mean"]),
-        "image_std": wide(options["pixel_std"]), "do_convert_rgb": options["channels"] == 3, **cut,
+        "do_resize": True, "resample": numbers[how["kernel"]], "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": wide(options["pixel_mean"]), "image_std": wide(options["pixel_std"]), "do_convert_rgb": options["channels"] == 3,
     }  # fmt: skip
+
+
+def _warn_of_centre(how: Mapping[str, Any], theirs: str) -> None:
+    if how["crop"] and how["centre"] != theirs:
+        log.warning(
+            "images were cut with centre=%r, but the other library does %r, for which no file has a word: where an odd number of pixels "
+            "stands over, it sees the image one pixel aside", how["centre"], theirs,
+        )  # fmt: skip

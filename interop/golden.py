@@ -9,6 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from core.config import ConfigError
+from input_pipeline.transforms import patches
+from interop import inputs
 from interop.imported import Imported, section
 from models import dual
 from models.layers import unit
@@ -35,10 +37,8 @@ def vectors(source: Imported, texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Inputs and the vectors that the source makes of them, for whoever opens the folder."""
     made, towers = {}, source.model["towers"]
     if "image" in towers:
-        options = towers["image"]["options"]
-        shape = (3, options["image_size"], options["image_size"], options["channels"])
-        made["images"] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        made["image_vectors"] = encode(source, "image", made["images"])
+        made |= _images(source)
+        made["image_vectors"] = encode(source, "image", made["images"], made.get("image_mask"))
     if "text" in towers:
         tokens = length(source)
         if source.tokenizer is None:
@@ -49,6 +49,17 @@ def vectors(source: Imported, texts: Sequence[str]) -> dict[str, np.ndarray]:
             made["ids"], made["mask"] = source.tokenizer(texts, tokens)
         made["text_vectors"] = encode(source, "text", made["ids"], made["mask"])
     return made
+
+
+def _images(source: Imported) -> dict[str, np.ndarray]:
+    """Noise of the tower's size, or of several shapes as patches with a mask."""
+    options, rng = source.model["towers"]["image"]["options"], np.random.default_rng(0)
+    if "image_size" in options:
+        return {"images": rng.integers(0, 256, (3, options["image_size"], options["image_size"], options["channels"]), dtype=np.uint8)}
+    shapes = [(3 * options["patch_size"], width, options["channels"]) for width in (40, 90, 300)]
+    cut = inputs.transforms(source.model)["image"]["options"]
+    made = patches([rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes], None, None, **cut)
+    return {"images": made[""], "image_mask": made["_mask"]}
 
 
 def encode(source: Imported, label: str, x: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -71,7 +82,7 @@ def check(back: Imported, golden: Mapping[str, np.ndarray]) -> None:
     elif "ids" in golden:
         found["text"] = np.abs(encode(back, "text", golden["ids"], golden["mask"]) - golden["text_vectors"]).max()
     if "images" in golden:
-        found["image"] = np.abs(encode(back, "image", golden["images"]) - golden["image_vectors"]).max()
+        found["image"] = np.abs(encode(back, "image", golden["images"], golden.get("image_mask")) - golden["image_vectors"]).max()
     log.info("read back: %s", ", ".join(f"{label} vectors differ by at most {value:.1e}" for label, value in found.items()))
     if not all(value <= BOUND for value in found.values()):  # NaN is not
         raise ConfigError(f"vectors of the new folder differ from the source's by {json.dumps({k: float(v) for k, v in found.items()})}, "

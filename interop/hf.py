@@ -43,8 +43,8 @@ def read(path: str | os.PathLike) -> Imported:
     rules = mapping.fit_names(family.rules(made), found, family.PREFIXES)
     tokenizer = inputs.tokenizer(path, made)
     source = str(tensors.find(path))
-    crop = inputs.stated_crop(path, getattr(family, "CROPS", False))
-    prepared = inputs.transforms(made, inputs.stated_length(path), crop=crop)
+    images = inputs.stated_images(path, getattr(family, "CROPS", False))
+    prepared = inputs.transforms(made, inputs.stated_length(path), images=images)
     return assemble(made, rules, found, source, ignored=family.IGNORED, tokenizer=tokenizer, transforms=prepared)
 
 

@@ -3,7 +3,7 @@
 Source: Zhai et al. 2023 (arXiv:2303.15343), Tschannen et al. 2025 (arXiv:2502.14786); names as transformers writes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.config import ConfigError
@@ -31,11 +31,26 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a vision tower without its attention head.
     """
-    text, vision = names.filled(config, TEXT, "text_config"), names.filled(config, VISION, "vision_config")
+    return with_image("vit", config, VISION, hf_clip.image_options)
+
+
+def with_image(name: str, config: Mapping[str, Any], defaults: Mapping[str, Any], sizes: Callable[[Mapping], dict]) -> dict[str, Any]:
+    """`config.model` with an image tower of a kind.
+
+    Args:
+        name: of the tower.
+        config: of the folder.
+        defaults: of its section `vision_config`.
+        sizes: from that section to the tower's options.
+
+    Raises:
+        ConfigError: a vision tower without its attention head.
+    """
+    text, vision = names.filled(config, TEXT, "text_config"), names.filled(config, defaults, "vision_config")
     if not vision["vision_use_head"]:
         raise ConfigError("config.json states vision_config.vision_use_head false: such a tower yields patches, no embedding.")
     towers = {
-        "image": ("vit", hf_clip.image_options(vision) | dict(embed_dim=0, pooling="attention", pixel_mean=MEAN, pixel_std=STD)),
+        "image": (name, sizes(vision) | dict(embed_dim=0, pooling="attention", pixel_mean=MEAN, pixel_std=STD)),
         "text": ("text", hf_clip.text_options(text) | dict(
             embed_dim=text["projection_size"] or text["hidden_size"], projection_bias=True, causal=False, pooling="last",
             attend_padding=True,
@@ -82,14 +97,23 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: options that SiglipModel does not have; names them.
     """
-    image, text = names.options(model, "vit"), names.options(model, "text")
+    image = names.options(model, "vit")
     wanted = dict(pooling="attention", posemb="learn", class_position=False, pre_norm=False, patch_bias=True, embed_dim=0)
     names.require(image, wanted, ARCHITECTURE)
-    names.require(text, dict(causal=False, pooling="last", attend_padding=True, projection_bias=True), ARCHITECTURE)
+    return stated("siglip", ARCHITECTURE, hf_clip.vision_config(image), names.options(model, "text"))
+
+
+def stated(kind: str, architecture: str, vision: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a family: its `model_type`, class, section `vision_config` and the options of the text tower.
+
+    Raises:
+        ConfigError: options of the text tower that the class does not have; names them.
+    """
+    names.require(text, dict(causal=False, pooling="last", attend_padding=True, projection_bias=True), architecture)
     return {
-        "architectures": [ARCHITECTURE],
-        "model_type": "siglip",
-        "text_config": hf_clip.text_config(text) | {"model_type": "siglip_text_model", "projection_size": text["embed_dim"]},
-        "vision_config": hf_clip.vision_config(image) | {"model_type": "siglip_vision_model", "vision_use_head": True},
+        "architectures": [architecture],
+        "model_type": kind,
+        "text_config": hf_clip.text_config(text) | {"model_type": f"{kind}_text_model", "projection_size": text["embed_dim"]},
+        "vision_config": dict(vision) | {"model_type": f"{kind}_vision_model", "vision_use_head": True},
         "dtype": "float32",
     }

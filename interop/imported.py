@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError, options_of, plain
 from core.paths import by_path, from_paths
+from input_pipeline import patches
 from interop import mapping
 from models import TOWERS, dual
 
 log = logging.getLogger(__name__)
-SIZES = frozenset(("width", "heads", "vocab_size", "length", "image_size", "patch_size", "channels"))
+SIZES = frozenset(("width", "heads", "vocab_size", "length", "image_size", "grid", "patch_size", "channels"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,8 @@ def example(tower: nn.Module) -> np.ndarray:
     """An input of one row that a tower accepts."""
     if hasattr(tower, "vocab_size"):
         return np.zeros((1, 2), np.int32)
+    if not hasattr(tower, "image_size"):  # patches
+        return np.zeros((1, 1, tower.patch_size**2 + patches.PLACES, tower.channels), np.uint8)
     return np.zeros((1, tower.image_size, tower.image_size, tower.channels), np.uint8)
 
 

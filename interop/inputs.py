@@ -2,12 +2,15 @@
 
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from core.config import ConfigError, plain
+from core.config import ConfigError, options_of, plain
 from core.workdir import read_json
 from input_pipeline import tokenize
+from input_pipeline.transforms import TRANSFORMS
 
+KERNELS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which preprocessors state
 ENDLESS = 1_000_000  # a stated length from here on means that nobody stated one
 
 
@@ -55,23 +58,23 @@ def transforms(
     length: int | None = None,
     prompts: Mapping[str, str] | None = None,
     pool_prompt: bool = True,
-    crop: bool = False,
+    images: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """`config.data.transforms`: texts are cut to the tower's length or a smaller stated one, images brought to the tower's size.
+    """`config.data.transforms`: texts are cut to the tower's length or a smaller stated one, images brought to the tower's size, or cut
+    into as many patches as its table has places, where nothing else is stated.
 
     Args:
         model: a `config.model`.
         length: tokens at most, as the files state it.
         prompts: by view.
         pool_prompt: whether a prompt's own tokens are pooled.
-        crop: whether images lose what stands over, instead of their shape.
+        images: further options of their transform, see `stated_images`.
     """
     made = {}
     for view, label in model["views"].items():
         options = model["towers"][label]["options"]
         if label not in texts(model):
-            size = {"height": options["image_size"], "width": options["image_size"]}
-            made[view] = {"name": "resize", "options": size | ({"crop": True} if crop else {})}
+            made[view] = _of_images(options, images)
             continue
         # A tower that reads padding must always get as much of it as in training.
         padded = "attend_padding" in options and options["attend_padding"]
@@ -80,6 +83,13 @@ def transforms(
         said = {"prompt": prompt, "pool_prompt": pool_prompt} if prompt else {}
         made[view] = {"name": "tokenize", "options": {"length": tokens} | said}
     return made
+
+
+def _of_images(options: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    if "image_size" in options:
+        return {"name": "resize", "options": {"height": options["image_size"], "width": options["image_size"], **stated}}
+    cut = {"patch": options["patch_size"], "budget": options["grid"] ** 2, "channels": options["channels"]}
+    return {"name": "patches", "options": cut | dict(stated)}
 
 
 def with_pixels(model: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
@@ -98,12 +108,30 @@ def preparation(folder: pathlib.Path) -> dict[str, Any]:
     return stated.get("image_processor", stated)
 
 
-def stated_crop(folder: pathlib.Path, default: bool) -> bool:
-    """Whether the folder's images lose what stands over; one brought to a height and a width has nothing to lose."""
+def stated_images(folder: pathlib.Path, crops: bool = False) -> dict[str, Any]:
+    """Options of the transform of images that the folder states, beside sizes.
+
+    Args:
+        folder: with or without such a file.
+        crops: whether the family's images lose what stands over, where the folder does not say; one that is brought to a height and a
+            width has nothing to lose.
+
+    Raises:
+        ConfigError: another kernel than the transforms have.
+    """
     stated = preparation(folder)
-    return stated.get("do_center_crop", default) and not (isinstance(stated.get("size"), dict) and "height" in stated["size"])
+    crop = stated.get("do_center_crop", crops) and not (isinstance(stated.get("size"), dict) and "height" in stated["size"])
+    made = {"crop": True} if crop else {}
+    if "resample" in stated:
+        if stated["resample"] not in KERNELS:
+            raise ConfigError(f"{folder} states a resample of {stated['resample']!r} for images; known ones are: {KERNELS}.")
+        made |= {"kernel": KERNELS[stated["resample"]]}
+    return made | ({"budget": stated["max_num_patches"]} if "max_num_patches" in stated else {})
 
 
-def crops(transforms: Mapping[str, Any]) -> bool:
-    """Whether the transforms of a model crop images."""
-    return any(t["name"] in ("resize", "random_crop") and t["options"].get("crop", False) for t in transforms.values())
+def how_images(model: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """All options that decide what a model sees of an image, by the stated transform of its images; else by what `transforms` makes."""
+    known = [*stated.values(), *transforms(model).values()]
+    found = next(t for t in known if t["name"] in ("patches", "random_crop", "resize"))
+    every = options_of(TRANSFORMS[found["name"]]) | dict(found["options"])
+    return {name: every[name] for name in ("crop", "kernel", "centre", "budget") if name in every}

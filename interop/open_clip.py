@@ -31,6 +31,7 @@ FIXED = dict(
     ls_init_value=None, attentional_pool=False, pos_embed_type="learnable", embed_cls=False, block_type=None, qk_norm=False,
     scaled_cosine_attn=False, scale_heads=False, scale_attn_inner=False, scale_attn=False, scale_fc=False, hf_model_name=None,
 )  # fmt: skip
+RESIZE_MODES = {"shortest": {"crop": True, "centre": "round"}, "squash": {}}
 POOLINGS = {"argmax": ("eos", -1), "eos": ("eos", None), "last": ("last", None), "first": ("cls", None)}
 
 
@@ -51,7 +52,7 @@ def read(path: str | os.PathLike) -> Imported:
     custom = bool(read_config(path)["model_cfg"].get("custom_text"))
     table = mapping.fit_names(rules(made, custom), found, PREFIXES)
     folder = path if path.is_dir() else path.parent
-    ready = dict(tokenizer=inputs.tokenizer(folder, made), transforms=inputs.transforms(made, crop=_crops(path)))
+    ready = dict(tokenizer=inputs.tokenizer(folder, made), transforms=inputs.transforms(made, images=_images(path)))
     return assemble(made, table, found, str(tensors.find(path)), ignored=IGNORED, **ready)
 
 
@@ -83,9 +84,13 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     return read_json(file)
 
 
-def _crops(path: pathlib.Path) -> bool:
-    config = {"preprocess_cfg": {}} | read_config(path)
-    return config["preprocess_cfg"].get("resize_mode", "shortest") == "shortest"
+def _images(path: pathlib.Path) -> dict[str, Any]:
+    """What the config says of images, in the words of the transform `resize`; open_clip cuts their middle by torchvision."""
+    stated = ({"preprocess_cfg": {}} | read_config(path))["preprocess_cfg"]
+    mode = stated.get("resize_mode") or "shortest"
+    if mode not in RESIZE_MODES:
+        raise ConfigError(f"{CONFIG} states preprocess_cfg.resize_mode {mode!r}; known ones are: {', '.join(RESIZE_MODES)}.")
+    return RESIZE_MODES[mode] | ({"kernel": "bilinear"} if stated.get("interpolation") == "bilinear" else {})
 
 
 def _refuse(given: Mapping[str, Any], fixed: Mapping[str, Any], key: str) -> None:
@@ -177,12 +182,13 @@ def _block(ours: str, theirs: str, key: str) -> list[Rule]:
     ]
 
 
-def config(model: Mapping[str, Any], crop: bool = False) -> dict[str, Any]:
+def config(model: Mapping[str, Any], crop: bool = False, kernel: str = "bicubic") -> dict[str, Any]:
     """`open_clip_config.json` of a model.
 
     Args:
         model: a `config.model`.
         crop: whether its images were cropped, or stretched.
+        kernel: by which they were resized.
 
     Raises:
         ConfigError: options that open_clip does not have; names them.
@@ -201,7 +207,7 @@ def config(model: Mapping[str, Any], crop: bool = False) -> dict[str, Any]:
         raise ConfigError("open_clip's quick_gelu holds for both towers, but here one has it; choose another --format.")
     three = lambda values: list(values) * (3 if len(values) == 1 else 1)
     preprocess = {
-        "mean": three(image["pixel_mean"]), "std": three(image["pixel_std"]), "interpolation": "bicubic",
+        "mean": three(image["pixel_mean"]), "std": three(image["pixel_std"]), "interpolation": kernel,
         "resize_mode": "shortest" if crop else "squash",
     }  # fmt: skip
     return {"model_cfg": made | ({"quick_gelu": True} if quick else {}), "preprocess_cfg": preprocess}

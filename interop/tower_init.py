@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from core.config import ConfigError, check_section, plain
+from core.config import ConfigError, check_section, options_of, plain
 from core.paths import by_path, check_patterns, matches
 from interop import resize
 from interop.imported import complete, shapes
+from models import TOWERS
 
 log = logging.getLogger(__name__)
+SAME_PARAMETERS = {"naflex": ("vit",)}  # what a kind of tower may start from beside its own
 
 
 def resolve(config: ConfigDict, reader) -> ConfigDict:
@@ -32,7 +34,7 @@ def resolve(config: ConfigDict, reader) -> ConfigDict:
     with resolved.unlocked():
         for label, entry in _started(resolved):
             theirs = reader(entry.init.path, entry.init.format).model(entry.init.path)
-            source = theirs["towers"][_match(theirs, label, entry)]["options"]
+            source = _options(theirs["towers"][_match(theirs, label, entry)], entry.name)
             entry.options = ConfigDict(complete(entry.name, source | plain(entry.options)))
     return resolved
 
@@ -71,10 +73,19 @@ def _started(config: ConfigDict):
             yield label, entry
 
 
+def _options(tower: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Options of a checkpoint's tower, for one of the kind `name`: `naflex` takes those that it shares with `vit`."""
+    options = dict(tower["options"])
+    if tower["name"] == name:
+        return options
+    shared = {key: value for key, value in options.items() if key in options_of(TOWERS[name])}
+    return shared | {"grid": options["image_size"] // options["patch_size"]}
+
+
 def _match(model: Mapping[str, Any], label: str, entry: ConfigDict) -> str:
     """The label, in a checkpoint, of the tower meant: the only one of that kind, or of that kind and name."""
     kinds = {name: tower["name"] for name, tower in model["towers"].items()}
-    found = [name for name, kind in kinds.items() if kind == entry.name]
+    found = [name for name, kind in kinds.items() if kind in (entry.name, *SAME_PARAMETERS.get(entry.name, ()))]
     found = [label] if label in found else found
     if len(found) != 1:
         raise ConfigError(
@@ -108,7 +119,7 @@ def _resized(path: str, array: np.ndarray, shape: tuple[int, ...], entry: Config
     if not path.endswith("/position_embedding") or array.shape == shape or array.shape[-1] != shape[-1]:
         return array
     if array.ndim == 3:
-        first = int(entry.options.class_position)
+        first = int(entry.options.class_position) if "class_position" in entry.options else 0
         sides = [math.isqrt(n - first) for n in (array.shape[1], shape[1])]
         log.info("%s: position table of %d x %d patches resized to %d x %d", path, sides[0], sides[0], sides[1], sides[1])
         return resize.grid(array, sides[1], first)

@@ -54,6 +54,11 @@ class NaFlex(nn.Module):
         """Features of an embedding."""
         return self.embed_dim or width(self.pooling, self.pooling_options, self.width)
 
+    @nn.nowrap
+    def patches(self, shape: tuple[int, ...]) -> int:
+        """Patches of an image in a batch of a shape, padding included."""
+        return shape[1]
+
     @nn.compact
     def __call__(
         self,

@@ -57,6 +57,11 @@ class ViT(nn.Module):
         """Features of an embedding."""
         return self.embed_dim or width(self.pooling, self.pooling_options, self.width)
 
+    @nn.nowrap
+    def patches(self, shape: tuple[int, ...]) -> int:
+        """Patches of an image in a batch of a shape."""
+        return (shape[1] // self.patch_size) * (shape[2] // self.patch_size)
+
     @nn.compact
     def __call__(
         self,

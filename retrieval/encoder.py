@@ -148,7 +148,7 @@ class Encoder:
         return found[0]
 
     def image(self, value, view: str) -> np.ndarray:
-        """An image as the tower of a view takes it: uint8 [H W C].
+        """An image as the transform of a view takes it: uint8 [H W C], of the tower's size where it has one.
 
         Raises:
             ValueError: an array that is not a uint8 image.
@@ -156,7 +156,7 @@ class Encoder:
         tower, options = self._tower(view), {}
         if view in self.config.data.transforms:
             options = {name: value for name, value in self.config.data.transforms[view].options.items() if name in HOW}
-        return as_image(value, tower.image_size, tower.channels, **options)
+        return as_image(value, getattr(tower, "image_size", None), tower.channels, **options)
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter."""
@@ -244,13 +244,13 @@ def _dim(width: int, truncate_dim: int | None) -> int:
     return width if truncate_dim is None else truncate_dim
 
 
-def as_image(value, size: int, channels: int, **how) -> np.ndarray:
+def as_image(value, size: int | None, channels: int, **how) -> np.ndarray:
     """uint8 [size size channels] from a uint8 array, a Pillow image, the bytes of a file or its path; converted, and stretched or
     cropped where it differs.
 
     Args:
         value: an image.
-        size: both sides of the result.
+        size: both sides of the result; None keeps those of the image.
         channels: 1 or 3.
         how: options of `input_pipeline.image.resize` that are in `HOW`.
 
@@ -268,4 +268,4 @@ def as_image(value, size: int, channels: int, **how) -> np.ndarray:
             raise ValueError(f"an image must be uint8 [H W] or [H W C] with C of 1, 3 or 4, not {value.dtype} {value.shape}.")
         value = Image.fromarray(value[..., 0] if value.ndim == 3 and value.shape[2] == 1 else value)
     array = np.asarray(value.convert("L" if channels == 1 else "RGB")).reshape(value.height, value.width, channels)
-    return array if array.shape[:2] == (size, size) else resize(array, size, size, **how)
+    return array if size is None or array.shape[:2] == (size, size) else resize(array, size, size, **how)

@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CASES = {
     "hf_clip": ("clip", {}),
     "hf_siglip": ("siglip", {}),
+    "hf_siglip2": ("siglip2", {}),
     "open_clip": ("clip", {}),
     "hf_bert": ("roberta", dict(text=dict(pooling="cls"))),
     "sentence_transformers": ("bert", dict(text=dict(embed_dim=3, projection_bias=True, projection_activation="tanh", pooling="max"))),
@@ -38,13 +39,35 @@ def test_what_goes_out_comes_in_again(format, tmp_path):
     back = interop.read(tmp_path / "out")
     expected = by_path(source.params)
     for path, array in by_path(back.params).items():
-        if path not in export.FREE or name in ("clip", "siglip"):
+        if path not in export.FREE or name in ("clip", "siglip", "siglip2"):
             np.testing.assert_array_equal(array, expected[path], err_msg=path)
     assert (tmp_path / "out" / "README.md").read_text() == "# a card\n"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     golden = np.load(tmp_path / "out" / "golden.npz", allow_pickle=False)
     np.testing.assert_allclose(np.linalg.norm(golden["text_vectors"], axis=1), 1, rtol=1e-5)
     assert ("images" in golden) == ("image" in source.model["towers"])
+
+
+@pytest.mark.parametrize(
+    "name, format, images",
+    [
+        ("clip", "hf_clip", dict(crop=True, kernel="bilinear")),
+        ("clip", "open_clip", dict(crop=True, centre="round", kernel="bilinear")),
+        ("siglip2", "hf_siglip2", dict(budget=7, kernel="bicubic")),
+    ],
+)
+def test_images_are_prepared_alike_on_the_other_side(name, format, images, tmp_path, caplog):
+    source = toys.imported(name)
+    source.transforms["image"] = {"name": "patches" if "budget" in images else "resize", "options": images}
+    export.write(source, tmp_path / "out", format)
+    assert images.items() <= interop.read(tmp_path / "out").transforms["image"]["options"].items() and not caplog.records
+
+
+def test_a_centre_that_no_file_can_state_is_said(tmp_path, caplog):
+    source = toys.imported("clip")
+    source.transforms["image"] = {"name": "resize", "options": dict(crop=True, centre="round")}
+    export.write(source, tmp_path / "out", "hf_clip")
+    assert "images were cut with centre='round', but the other library does 'floor'" in caplog.text
 
 
 def with_tokenizer(eos_id=None):

@@ -8,7 +8,8 @@ import pytest
 import interop
 from core.config import ConfigError
 from core.paths import by_path
-from interop import hf, inputs, mapping, tensors
+from core.workdir import write_json
+from interop import hf, inputs, mapping, open_clip, tensors
 from interop.imported import shapes
 from tests.interop import toys
 
@@ -60,7 +61,39 @@ def test_inputs_are_those_of_the_family(tmp_path):
 @pytest.mark.parametrize("name", ["resize", "random_crop", "stack"])
 def test_a_model_trained_on_random_crops_is_exported_with_the_crop_of_its_evaluation(name):
     for crop in (True, False):
-        assert inputs.crops({"image": {"name": name, "options": {"crop": crop}}}) == (crop and name != "stack")
+        stated = {"text": {"name": "tokenize", "options": {}}, "image": {"name": name, "options": {"crop": crop}}}
+        found = inputs.how_images(toys.model("clip"), stated)
+        assert found == {"crop": crop and name != "stack", "kernel": "bicubic", "centre": "floor"}
+
+
+def test_kernels_and_budgets_are_the_folder_s(tmp_path):
+    write_json(toys.folder("siglip2", tmp_path) / "preprocessor_config.json", {"resample": 2, "max_num_patches": 40})
+    assert interop.read(tmp_path).transforms["image"] == {
+        "name": "patches",
+        "options": {"patch": 4, "budget": 40, "channels": 3, "kernel": "bilinear"},
+    }
+    write_json(tmp_path / "preprocessor_config.json", {"resample": 1})
+    with pytest.raises(ConfigError, match="states a resample of 1 for images; known ones are: {2: 'bilinear', 3: 'bicubic'}"):
+        interop.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "stated, found",
+    [
+        ({}, dict(crop=True, centre="round")),
+        (dict(resize_mode="squash", interpolation="bilinear"), dict(kernel="bilinear")),
+        (dict(resize_mode="longest"), None),
+    ],
+    ids=str,
+)
+def test_open_clip_s_words_for_images(stated, found, tmp_path):
+    file = toys.open_clip_folder(tmp_path) / open_clip.CONFIG
+    write_json(file, json.loads(file.read_text()) | {"preprocess_cfg": stated})
+    if found is None:
+        with pytest.raises(ConfigError, match="preprocess_cfg.resize_mode 'longest'; known ones are: shortest, squash"):
+            interop.read(tmp_path)
+    else:
+        assert interop.read(tmp_path).transforms["image"]["options"] == {"height": 8, "width": 8, **found}
 
 
 @pytest.mark.parametrize("name, prefix", [("bert", "bert."), ("bert", "0.auto_model."), ("clip", "model."), ("siglip", "siglip.")])

@@ -26,7 +26,7 @@ def clip(tmp_path_factory):
 def config(path, keep=(), label="image", name="vit", format="hf", **options):
     """A run's config whose one tower starts from the folder."""
     towers = {label: dict(name=name, options=options, init=dict(format=format, path=str(path), keep=keep))}
-    model = dict(towers=towers, views={"image" if name == "vit" else "text": label}, temperature_init=0.07, logit_bias_init=None)
+    model = dict(towers=towers, views={"image" if label == "image" else "text": label}, temperature_init=0.07, logit_bias_init=None)
     return ConfigDict(dict(model=model)).lock()
 
 
@@ -71,6 +71,7 @@ def test_keep_leaves_parameters_as_initialised(clip):
         (dict(embed_dim=3), r"projection/kernel \[8, 4\] instead of \[8, 3\]; set config.model.towers.image.options to those"),
         (dict(embed_dim=0), "holds, but the tower has no place for, towers_image/projection/kernel; .* 'projection/kernel'"),
         (dict(patch_bias=True), "lacks towers_image/patch_bias; .* to config.model.towers.image.init.keep"),
+        (dict(name="naflex"), "a naflex tower has no class token"),
         (dict(name="resnet"), "name is 'resnet', but .* holds {'image': 'vit', 'text': 'text'}; set it to 'text' or 'vit'"),
         (dict(format="hugging_face"), "format is 'hugging_face', which is not among: big_vision, hf, open_clip"),
     ],
@@ -79,6 +80,17 @@ def test_keep_leaves_parameters_as_initialised(clip):
 def test_mistakes_name_the_key(options, message, clip):
     with pytest.raises(ConfigError, match=message):
         started(config(clip, **options))
+
+
+def test_naflex_starts_from_a_square_vit(tmp_path):
+    toys.folder("siglip", tmp_path)
+    resolved, found = started(config(tmp_path, name="naflex", grid=4))
+    options, expected = resolved.model.towers.image.options, toys.params(toys.model("siglip"))
+    assert options.pooling == "attention" and "image_size" not in options
+    table = found.pop("towers_image/position_embedding")
+    np.testing.assert_array_equal(table, resize.grid(expected["towers_image/position_embedding"], 4))
+    for path, array in found.items():
+        np.testing.assert_array_equal(array, expected[path])
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):

@@ -22,7 +22,7 @@ SIGLIP_TEXT = TEXT | dict(
 TOWERS = {
     "clip": dict(image=("vit", CLIP_IMAGE), text=("text", CLIP_TEXT)),
     "siglip": dict(image=("vit", SIGLIP_IMAGE), text=("text", SIGLIP_TEXT)),
-    "siglip2": dict(image=("vit", SIGLIP_IMAGE), text=("text", SIGLIP_TEXT)),
+    "siglip2": dict(image=("naflex", SIZES | dict(grid=2, patch_size=4, embed_dim=0, pooling="attention")), text=("text", SIGLIP_TEXT)),
     "bert": dict(text=("bert", TEXT)),
     "roberta": dict(text=("bert", TEXT | dict(position_offset=2, token_types=1, norm_eps=1e-5))),
     "mpnet": dict(text=("bert", TEXT | dict(position_offset=2, token_types=0, relative_buckets=32))),

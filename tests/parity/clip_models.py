@@ -133,17 +133,12 @@ def inputs(image_size=12, length=7):
     return rng.integers(0, 256, (4, image_size, image_size, 3), dtype=np.uint8), ids.astype(np.int32)
 
 
-def embed(model, images, ids, mean, std, patch=None):
-    """Unit vectors of the reference; `patch` cuts images into patches first, as NaFlex models want them."""
+def embed(model, images, ids, mean, std):
+    """Unit vectors of the reference."""
     pixels = torch.tensor((images / 255.0 - np.array(mean)) / np.array(std), dtype=torch.float32)
     tokens = torch.tensor(ids, dtype=torch.long)
     with torch.no_grad():
-        if patch is not None:
-            rows, side = len(pixels), pixels.shape[1] // patch
-            cut = pixels.reshape(rows, side, patch, side, patch, 3).permute(0, 1, 3, 2, 4, 5).reshape(rows, side * side, -1)
-            mask, grid = torch.ones(rows, side * side, dtype=torch.long), torch.tensor([[side, side]] * rows)
-            image = model.get_image_features(pixel_values=cut, pixel_attention_mask=mask, spatial_shapes=grid)
-        elif hasattr(model, "encode_image"):
+        if hasattr(model, "encode_image"):
             image = model.encode_image(pixels.permute(0, 3, 1, 2))
         else:
             image = model.get_image_features(pixel_values=pixels.permute(0, 3, 1, 2))

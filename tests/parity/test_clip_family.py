@@ -22,11 +22,11 @@ def ours(imported, images, ids):
     return out
 
 
-def check(model, imported, image_size=12, length=7, patch=None):
+def check(model, imported, image_size=12, length=7):
     """Embeddings, scale and bias are the reference's."""
     images, ids = reference.inputs(image_size, length)
     options = imported.model["towers"]["image"]["options"]
-    expected = reference.embed(model, images, ids, options["pixel_mean"], options["pixel_std"], patch)
+    expected = reference.embed(model, images, ids, options["pixel_mean"], options["pixel_std"])
     out = ours(imported, images, ids)
     for name, z in zip(("z_image", "z_text"), expected, strict=True):
         np.testing.assert_allclose(out[name], z, rtol=0, atol=TOLERANCE)
@@ -44,7 +44,6 @@ HF = {
     "clip, edge": dict(image_size=14),
     "siglip": dict(),
     "siglip, edge": dict(image_size=14),
-    "siglip2": dict(),
 }
 
 
@@ -54,7 +53,7 @@ def test_transformers(name, tmp_path):
     model = getattr(reference, kind)(**HF[name])
     model.save_pretrained(tmp_path)
     length = 5 if kind == "clip" else 7  # a causal tower may read less than its table holds
-    check(model, interop.read(tmp_path), HF[name].get("image_size", 12), length, patch=4 if kind == "siglip2" else None)
+    check(model, interop.read(tmp_path), HF[name].get("image_size", 12), length)
 
 
 @pytest.fixture

@@ -171,7 +171,8 @@ def tensor_sent(model: DualEncoder, spec, rows: int, tensor: int) -> int:
     for view, label in model.views.items() if tensor > 1 else ():
         tower = model.towers[label]
         if hasattr(tower, "heads") and tower.heads % tensor == 0:
-            tokens = (tower.image_size // tower.patch_size) ** 2 if hasattr(tower, "patch_size") else math.prod(spec[view].shape[1:])
+            shape = spec[view].shape
+            tokens = tower.patches(shape) if hasattr(tower, "patches") else math.prod(shape[1:])
             total += 4 * tower.layers * rows * tokens * tower.width * jnp.dtype(tower.dtype).itemsize
     return 2 * total * (tensor - 1) // tensor
 

@@ -62,7 +62,7 @@ class Logbook:
             active: whether to write at all.
             tensorboard: also write events.
             wandb: also log to this project at Weights & Biases.
-            on_metrics: also call this with each logged step, first with those that lead to `first_step`.
+            on_metrics: also call this with each logged step, first with those that lead to `first_step`; there is no progress line then.
 
         Raises:
             ConfigError: `wandb` is set, but the package is not installed.
@@ -83,6 +83,7 @@ class Logbook:
             self._open("on_metrics", lambda: Told(self._path, on_metrics, first_step))
         self._bar = tqdm.tqdm(
             total=total_steps, initial=first_step, unit="step", mininterval=1.0 if sys.stderr.isatty() else 15.0, dynamic_ncols=True,
+            disable=on_metrics is not None,
             bar_format="{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
         )  # fmt: skip
 

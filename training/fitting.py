@@ -45,8 +45,8 @@ def fit(
     Args:
         config: as a config file's `get_config` gives it.
         workdir: folder of the run.
-        on_metrics: told of each logged step as a dict of `step` and numbers by name, to plot them live; first of those that earlier
-            starts have logged. If it fails, training goes on without it.
+        on_metrics: told of each logged step as a dict of `step` and numbers by name, to plot them live in place of the progress line;
+            first of those that earlier starts have logged. If it fails, training goes on without it.
         allow_config_change: go on in a folder that another config made.
         began: when this process started, in seconds since the epoch, for the account of wall time; now by default.
 

@@ -131,6 +131,22 @@ def test_an_outage_of_a_back_end_costs_nothing_else(fails, tmp_path, monkeypatch
     assert [name for name, _, _ in calls].count(fails) == 1  # it is not asked again
 
 
+def test_a_function_is_told_the_steps_before_and_each_new_one_until_it_fails(tmp_path, caplog):
+    told = []
+
+    def tell(row):
+        told.append(row)
+        if row["step"] == 3:
+            raise RuntimeError("no such axes")
+
+    write(tmp_path, [1, 2], tensorboard=False)
+    write(tmp_path, [2, 3, 4], first_step=1, tensorboard=False, on_metrics=tell)
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in told] == [1, 2, 3] and [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert told[0] == lines[0] and told[1] == {name: value for name, value in lines[1].items() if name != "time"}
+    assert caplog.text.count("on_metrics stops here: no such axes") == 1
+
+
 def test_a_back_end_that_is_not_installed_is_a_mistake_in_the_config(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="config.log.wandb needs a package"):

@@ -18,10 +18,10 @@ from absl import flags
 from core import workdir
 from core.config import ConfigError
 from core.watchdog import LOST_PEER
-from launch import arrival, overrides, peers
+from launch import arrival, joining, overrides, peers, presets
 
 DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = workdir.DONE, 3, workdir.BAD_LOSS, 75
-COORDINATOR = "TANDEM_COORDINATOR"  # host:port, with TANDEM_PROCESSES and TANDEM_PROCESS beside it
+COORDINATOR, ALONE = joining.COORDINATOR, joining.ALONE
 _FULL = {errno.ENOSPC: "free some space there", errno.EDQUOT: "raise the quota there", errno.EROFS: "mount it for writing"}
 _REFUSED = {number: "you cannot write there" for number in (errno.EACCES, errno.EPERM)}
 _REFUSED |= {number: "a part of the path is a file" for number in (errno.ENOTDIR, errno.EEXIST)}
@@ -29,26 +29,30 @@ _REFUSED |= {number: "a part of the path is a file" for number in (errno.ENOTDIR
 log = logging.getLogger("tandem")
 
 
-def start(nice: int = 0) -> peers.Aborts | None:
+def start(nice: int = 0, *, several: bool = False) -> peers.Aborts | None:
     """Prepares this process; a no-op beyond logging and the cache on one host.
 
-    Several hosts: set `TANDEM_COORDINATOR=host:port TANDEM_PROCESSES=n TANDEM_PROCESS=i` on each, or `TANDEM_COORDINATOR=auto`
-    where JAX itself recognises the cluster (SLURM, Open MPI, Cloud TPU, GKE).
+    Args:
+        nice: how much to lower the priority.
+        several: whether this command may be one of several processes of a run, as `launch/joining.py` finds out.
 
     Returns:
         With several processes, what `peers.leaving` needs to end this one; None alone.
     """
+    with exit_codes():
+        os.environ.update(presets.variables(os.environ))
     import jax
 
     faulthandler.enable()
     _quiet()
+    os.environ.setdefault("EPATH_USE_TF", "false")  # object stores through gcsfs, also where TensorFlow happens to be installed
     if nice:
         os.nice(nice)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path(tempfile.gettempdir()) / f"tandem-cache-{os.getuid()}"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if os.environ.get(COORDINATOR):
-        _join(os.environ[COORDINATOR])
+    if several:
+        _join()
     if jax.process_count() > 1 and jax.default_backend() == "cpu":
         # With jaxlib 0.10 a step with split parameters that several CPU processes load from the cache trains something else, and
         # something else every time; compiled anew by each it is right.
@@ -57,36 +61,27 @@ def start(nice: int = 0) -> peers.Aborts | None:
     return peers.Aborts() if jax.process_count() > 1 else None
 
 
-def _join(coordinator: str) -> None:
+def _join() -> None:
     """Makes this process one of several; ends it with a line where the others do not come."""
     import jax
 
-    parting = int(os.environ.get("TANDEM_PARTING_SECONDS", peers.PARTING_SECONDS))
-    if coordinator == "auto":
-        jax.distributed.initialize(shutdown_timeout_seconds=parting)
-        return
     with exit_codes():
-        count, index = _number("TANDEM_PROCESSES", least=1), _number("TANDEM_PROCESS", least=0)
-        log_to_stderr(_prefix(index, count), index == 0)
-        if not coordinator.rpartition(":")[2].isdecimal() or index >= count:
-            raise ConfigError(
-                f"{COORDINATOR}={coordinator} with TANDEM_PROCESS={index} of TANDEM_PROCESSES={count}: "
-                "it must be host:port, and processes count from 0."
-            )
         try:
-            arrival.meet(coordinator, count, index, float(os.environ.get("TANDEM_ARRIVAL_SECONDS", arrival.ARRIVAL_SECONDS)))
+            seat = joining.find(os.environ)
+            if seat is None:
+                return
+            log_to_stderr(_prefix(seat.index, seat.count), seat.index == 0)
+            waiting = float(os.environ.get("TANDEM_ARRIVAL_SECONDS", arrival.ARRIVAL_SECONDS))
+            arrival.meet(seat.coordinator, seat.count, seat.index, waiting)
         except arrival.Absent as error:
             log.error("%s", error)
             sys.exit(LOST_PEER)
-    # Else JAX asks the scheduler for the rest, the devices, and under SLURM takes one for each task even where a task has several.
-    jax.distributed.initialize(coordinator, count, index, cluster_detection_method="deactivate", shutdown_timeout_seconds=parting)
-
-
-def _number(name: str, least: int) -> int:
-    text = os.environ.get(name, "")
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"{COORDINATOR} is set, but {name} is {text or 'not set'}; set it to a whole number from {least} on.")
-    return int(text)
+    parting = int(os.environ.get("TANDEM_PARTING_SECONDS", peers.PARTING_SECONDS))
+    # Everything is known by now; asked again, JAX would take one GPU by the index of the task, whichever the task sees.
+    jax.distributed.initialize(
+        seat.coordinator, seat.count, seat.index, local_device_ids=seat.devices, cluster_detection_method="deactivate",
+        shutdown_timeout_seconds=parting,
+    )  # fmt: skip
 
 
 def _prefix(index: int, count: int) -> str:

@@ -19,7 +19,7 @@ _CHANGE = flags.DEFINE_bool("allow_config_change", False, "go on in a workdir th
 
 
 def main(_) -> None:
-    aborts = process.start()
+    aborts = process.start(several=True)
     with peers.leaving(aborts), process.exit_codes():
         sys.exit(train(_CONFIG.value, _WORKDIR.value, allow_change=_CHANGE.value))
 

@@ -49,6 +49,11 @@ def _ending_with(parent: int) -> Callable[[], None]:
     return end_with_parent
 
 
+def how(code: int) -> str:
+    """How a process ended: `code 3`, or `SIGKILL` for a negative code."""
+    return signal.Signals(-code).name if code < 0 else f"code {code}"
+
+
 def without(arguments: Sequence[str], names: Sequence[str]) -> list[str]:
     """The words of a command line without some flags and their values."""
     kept, skip = [], False

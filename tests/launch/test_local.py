@@ -149,25 +149,6 @@ def test_twins_are_refused():
         arrival.meet(f"127.0.0.1:{port}", 3, 0, 20.0)
 
 
-@pytest.mark.parametrize(
-    "environment, message",
-    [
-        (dict(), "TANDEM_PROCESSES is not set"),
-        (dict(TANDEM_PROCESSES="2", TANDEM_PROCESS="x"), "TANDEM_PROCESS is x"),
-        (dict(TANDEM_PROCESSES="2", TANDEM_PROCESS="2"), "processes count from 0"),
-    ],
-)
-def test_a_half_told_process_is_one_line_and_3(environment, message, monkeypatch, caplog):
-    for name in ("TANDEM_PROCESSES", "TANDEM_PROCESS"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(process, "log_to_stderr", lambda *_: None)
-    with pytest.raises(SystemExit) as ended:
-        process._join("127.0.0.1:1")
-    assert ended.value.code == 3 and message in caplog.text
-
-
 def wrapped(number):
     """An error of a library around the system's."""
     try:
@@ -199,7 +180,7 @@ def test_other_trouble_keeps_its_traceback(error):
 @pytest.mark.many_processes
 def test_a_run_that_loses_a_process_goes_on_from_its_last_checkpoint(tmp_path):
     workdir = tmp_path / "run"
-    words = [*TOY, "--config.train.steps=120", "--config.checkpoint.every_steps=40", f"--workdir={workdir}"]
+    words = [*TOY, "--eval=none", "--config.train.steps=120", "--config.checkpoint.every_steps=40", f"--workdir={workdir}"]
     launcher = start("local", "--processes=2", *words)
     lines, killed, second = [], None, None
     reader = threading.Thread(target=lambda: lines.extend(iter(launcher.stderr.readline, "")))
@@ -228,7 +209,7 @@ def test_a_run_that_loses_a_process_goes_on_from_its_last_checkpoint(tmp_path):
 
 @pytest.mark.many_processes
 def test_a_mistake_is_said_once_and_not_tried_again(tmp_path):
-    code, _, err = run("local", "--processes=2", *TOY, "--config.mesh.data=3", f"--workdir={tmp_path / 'run'}")
+    code, _, err = run("local", "--processes=2", "--eval=none", *TOY, "--config.mesh.data=3", f"--workdir={tmp_path / 'run'}")
     assert code == 3 and "does not fit 2 devices" in err and "starting all again" not in err, err
 
 
@@ -236,7 +217,7 @@ def test_a_mistake_is_said_once_and_not_tried_again(tmp_path):
 def test_a_port_in_use_ends_all_in_bounded_time(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        code, _, err = run("local", "--processes=2", f"--port={port}", *TOY, f"--workdir={tmp_path / 'run'}")
+        code, _, err = run("local", "--processes=2", f"--port={port}", "--eval=none", *TOY, f"--workdir={tmp_path / 'run'}")
     assert code == 3 and f"port {port} of the coordinator cannot be opened" in err, err
 
 
@@ -266,3 +247,18 @@ def _runs(pid):
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.many_processes
+@pytest.mark.parametrize(
+    "option, reason", [("size=192k", "No space left on device"), ("ro", "Read-only file system")], ids=["full", "read-only"]
+)
+def test_a_disk_that_refuses_ends_a_run_with_one_line_and_3(option, reason, tmp_path):
+    """A small file system, or one that cannot be written to, in a namespace of mounts that goes with the process."""
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c", f'mount -t tmpfs -o {option} tmpfs {tmp_path} && exec "$@"', "sh"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system of their own")
+    command = [*alone, sys.executable, "-m", "launch.train", *TOY, f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, timeout=240)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 3 and reason in last and "choose another folder" in last and "Traceback" not in done.stderr, done.stderr

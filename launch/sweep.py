@@ -8,25 +8,26 @@ Overrides such as `--config.train.steps=100` hold for every trial. Trials are no
 Codes: 0 done, 3 mistake, 75 stopped on a signal after saving.
 """
 
-import pathlib
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
+from core import storage
 from launch import children, overrides, process
 from launch.sweeps import backends, schedule, space, trial
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "path of a config, with its argument after a colon", lock_config=True)
 _SWEEP = flags.DEFINE_string("sweep", None, "path of a sweep file, with its argument after a colon")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the sweep, on this machine")
 _BACKEND = flags.DEFINE_string("backend", "local", "where trials run: local, slurm, tpu or gke")
 _CLUSTER = flags.DEFINE_string("cluster", None, "path of a cluster file, for a backend that is not this machine")
+_TRIALS = flags.DEFINE_string("trials", None, "folder of the trials' workdirs, gs:// for machines that share no disk; W/trials by default")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "trials at once", 1)
 _RESTARTS = flags.DEFINE_integer("restarts", 2, "how often a trial that crashed goes on from its last checkpoint", 0)
 _DRY = flags.DEFINE_bool("dry_run", False, "print the commands, and start nothing")
 
-OWN = ("sweep", "workdir", "backend", "cluster", "parallel", "restarts", "dry_run", "nodry_run")
+OWN = ("sweep", "workdir", "backend", "cluster", "trials", "parallel", "restarts", "dry_run", "nodry_run")
 
 
 def main(_) -> None:
@@ -38,7 +39,11 @@ def main(_) -> None:
         sweep = overrides.load(_SWEEP.value, "--sweep")
         space.check(sweep, config, fixed)
         name, pruner = space.pruner_of(sweep)
-        plan = trial.Plan(sweep, config, fixed, pathlib.Path(_WORKDIR.value), name != "none", _RESTARTS.value, backend)
+        folder = storage.on_this_machine(_WORKDIR.value, "--workdir")
+        trials = storage.as_path(_TRIALS.value) if _TRIALS.value else folder / "trials"
+        if _CLUSTER.value:  # whose jobs may start elsewhere
+            folder, trials = folder.resolve(), storage.resolved(trials)
+        plan = trial.Plan(sweep, config, fixed, folder, trials, name != "none", _RESTARTS.value, backend)
         search = space.search_of(sweep)
         listed = None if search.listed is None else search.listed(sweep)
         if _DRY.value:

@@ -9,13 +9,12 @@ A backend starts a process and returns what can be watched, as `subprocess.Popen
 """
 
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from core.config import ConfigError, choose
-from launch import children, process
+from launch import accelerators, children, process
 
 Start = Callable[[Sequence[str], Mapping[str, str], Any], Any]  # (words, variables, output) -> child
 
@@ -30,36 +29,13 @@ class Backend(NamedTuple):
 
 def local() -> Backend:
     """Processes of this machine. The accelerators are the trainers'; an evaluation beside one takes the CPU."""
-    gpus, chips = (sorted(path.name for path in pathlib.Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "accel[0-9]*"))
-    return Backend(_start_here, lambda parallel: shares(parallel, visible(len(gpus)), len(chips)), {"JAX_PLATFORMS": "cpu"})
+    deal = lambda parallel: accelerators.shares(parallel, "--parallel", accelerators.gpus(), accelerators.tpu_chips())
+    return Backend(_start_here, deal, {"JAX_PLATFORMS": "cpu"})
 
 
 def _start_here(words: Sequence[str], variables: Mapping[str, str], output):
-    inherited = {name: value for name, value in os.environ.items() if name != process.COORDINATOR}
-    return children.start([sys.executable, *words[1:]], inherited | variables, output)
-
-
-def visible(gpus: int) -> list[str]:
-    """The GPUs that a process may use: those that CUDA_VISIBLE_DEVICES names, else all."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(i) for i in range(gpus)] if named is None else [one.strip() for one in named.split(",") if one.strip()] if gpus else []
-
-
-def shares(parallel: int, gpus: Sequence[str], chips: int) -> list[Mapping[str, str]]:
-    """Variables for each trial that runs at a time: no accelerator belongs to two.
-
-    Raises:
-        ConfigError: more trials than GPUs, or several on TPU chips, which one process takes all.
-    """
-    cure = "or to run on the CPU set JAX_PLATFORMS=cpu."
-    if os.environ.get("JAX_PLATFORMS") == "cpu" or not (gpus or chips) or parallel == 1:
-        return [{}] * parallel
-    if not gpus:
-        raise ConfigError(f"--parallel={parallel} trials do not share the TPU chips of one machine; set it to 1, {cure}")
-    if parallel > len(gpus):
-        raise ConfigError(f"--parallel={parallel} trials do not share {len(gpus)} GPUs; set it to {len(gpus)}, {cure}")
-    share = len(gpus) // parallel
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot * share : (slot + 1) * share])} for slot in range(parallel)]
+    # A trial is one process, also where the sweep runs inside a task of a cluster.
+    return children.start([sys.executable, *words[1:]], os.environ | {process.COORDINATOR: process.ALONE} | variables, output)
 
 
 def slurm(cluster: str) -> Backend:

@@ -135,7 +135,9 @@ def numeric(title: str, low: float, high: float, *, logarithmic: bool = False) -
     span = scale(high) - scale(low)
     place = lambda value: (scale(value) - scale(low)) / span if span else 0.5
     values = [back(scale(low) + span * i / 4) for i in range(5)] if span else [low]
-    return Axis(title, [(f"{value:.3g}", place(value)) for value in values], place)
+    # An even scale has as many decimals everywhere; a logarithmic one as many digits.
+    shape = ".3g" if logarithmic or not span else f".{max(0, 2 - math.floor(math.log10(span)))}f"
+    return Axis(title, [(f"{value:{shape}}", place(value)) for value in values], place)
 
 
 def parallel(plan: trial.Plan, found: Sequence[Row]) -> Markup:
@@ -183,7 +185,7 @@ def render(plan: trial.Plan, found: Sequence[Row], shares: Mapping[str, float]) 
     arguments = space.words(plan.sweep, plan.config, plan.fixed, done[0].values, space.seeds(plan.sweep)[0]) if done else []
     return environment.get_template("page.html.j2").render(
         name=plan.folder.resolve().name, objective=plan.sweep.objective, higher=space.maximize(plan.sweep), best=done[0] if done else None,
-        command=" ".join(["python -m launch.train", *arguments]), rows=found, labels=list(plan.sweep.space), done=len(done),
+        command=["python", "-m", "launch.train", *arguments, "--workdir=…"], rows=found, labels=list(plan.sweep.space), done=len(done),
         keys={label: entry.key for label, entry in plan.sweep.space.items()}, chart=parallel(plan, found), shares=shares,
         search=plan.sweep.search.name, constraints=space.constraints(plan.sweep), seeds=space.seeds(plan.sweep),
         counts={state: sum(row.state == state for row in found) for state in dict.fromkeys(row.state for row in found)},

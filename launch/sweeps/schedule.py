@@ -74,6 +74,8 @@ def claim(plan: trial.Plan) -> None:
 
     path = plan.folder / "sweep.json"
     own = dict(config=plan.config, overrides=list(plan.fixed), sweep=space.as_json(plan.sweep))
+    if plan.trials != plan.folder / "trials":
+        own["trials"] = str(plan.trials)
     if path.exists() and (found := differences(read_json(path), own, "")):
         lines = "; ".join(line.lstrip(".") for line in found)
         raise ConfigError(f"{plan.folder} was made by another sweep: {lines}. Choose another --workdir.")

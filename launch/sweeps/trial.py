@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple
 
+from etils import epath
+
+from core import storage
 from core.config import choose
 from core.workdir import read_json
 from launch import children, process
 from launch.sweeps import backends, space
 
 LOG = "trial.log"
+LOOK_SECONDS, LOOK_AT_STORE_SECONDS = 1.0, 15.0  # between looks at the results of a trial that may be ended early
 DONE, PRUNED, FAILED, STOPPED = "done", "pruned", "failed", "stopped"
 
 
@@ -32,7 +36,8 @@ class Plan(NamedTuple):
     sweep: object
     config: str  # path.py:arg
     fixed: Sequence[str]  # overrides that all trials get
-    folder: pathlib.Path
+    folder: pathlib.Path  # of the sweep
+    trials: pathlib.Path | epath.Path  # folder of their workdirs
     prunes: bool
     restarts: int  # of a trainer that crashed, from its last checkpoint
     backend: backends.Backend
@@ -41,13 +46,22 @@ class Plan(NamedTuple):
 Run = Generator[None, None, Outcome]
 
 
-def folders(plan: Plan, number: int) -> dict[int, pathlib.Path]:
+def folders(plan: Plan, number: int) -> dict[int, pathlib.Path | epath.Path]:
     """The workdir of each seed."""
-    own, seeds = plan.folder / "trials" / f"{number:04d}", space.seeds(plan.sweep)
-    return {seed: own if len(seeds) == 1 else own / f"seed_{seed}" for seed in seeds}
+    return {seed: plan.trials / name for seed, name in _names(plan, number).items()}
 
 
-def command(plan: Plan, values: space.Values, seed: int, workdir: pathlib.Path) -> list[str]:
+def log_file(plan: Plan, number: int, seed: int) -> pathlib.Path:
+    """What the processes of a seed say, on this machine wherever their workdir is."""
+    return plan.folder / "trials" / _names(plan, number)[seed] / LOG
+
+
+def _names(plan: Plan, number: int) -> dict[int, str]:
+    seeds = space.seeds(plan.sweep)
+    return {seed: f"{number:04d}" if len(seeds) == 1 else f"{number:04d}/seed_{seed}" for seed in seeds}
+
+
+def command(plan: Plan, values: space.Values, seed: int, workdir) -> list[str]:
     """What trains one seed of a trial."""
     arguments = space.words(plan.sweep, plan.config, plan.fixed, values, seed)
     return ["python", "-m", "launch.train", *arguments, f"--workdir={workdir}"]
@@ -68,21 +82,21 @@ def run(
     """
     found, first = [], space.seeds(plan.sweep)[0]
     for seed, workdir in folders(plan, number).items():
-        workdir.mkdir(parents=True, exist_ok=True)
-        told = report if plan.prunes and seed == first else None
+        told, log = report if plan.prunes and seed == first else None, log_file(plan, number, seed)
+        log.parent.mkdir(parents=True, exist_ok=True)
         words = command(plan, values, seed, workdir)
-        outcome = yield from _one(plan, words, workdir, told, stop, environment)
+        outcome = yield from _one(plan, words, workdir, log, told, stop, environment)
         if outcome.how != DONE:
             return outcome
         found.append(outcome.value)
     return Outcome(DONE, sum(found) / len(found))
 
 
-def _one(plan: Plan, words, workdir, report, stop, environment) -> Run:
+def _one(plan: Plan, words, workdir, log, report, stop, environment) -> Run:
     label, final = plan.sweep.objective.evaluator, not space.at_best(plan.sweep)
     evaluate = ["python", "-m", "launch.evaluate", f"--workdir={workdir}", f"--evals={label}"]
     start = plan.backend.start
-    with open(workdir / LOG, "a") as output:
+    with open(log, "a") as output:
         # Beside training only where results may end it; an accelerator is the trainer's alone.
         beside = [*evaluate, "--follow", "--nice=19"]
         follower = start(beside, environment | plan.backend.beside, output) if report else None
@@ -94,7 +108,7 @@ def _one(plan: Plan, words, workdir, report, stop, environment) -> Run:
             if pruned or stop.wanted:
                 return Outcome(PRUNED if pruned else STOPPED, note=_last_step(plan, workdir))
             if code != process.DONE:
-                return Outcome(FAILED, note=_why(code, workdir), code=code)
+                return Outcome(FAILED, note=_why(code, log), code=code)
             last = [f"--step={read_json(workdir / 'done.json')['step']}"] if final else []
             evaluator, follower = follower or start([*evaluate, *last], environment, output), None
             code = yield from _wait(evaluator, stop)
@@ -105,7 +119,7 @@ def _one(plan: Plan, words, workdir, report, stop, environment) -> Run:
     if stop.wanted:
         return Outcome(STOPPED)
     if code != process.DONE:
-        return Outcome(FAILED, note=f"evaluation: {_why(code, workdir)}", code=code)
+        return Outcome(FAILED, note=f"evaluation: {_why(code, log)}", code=code)
     if report is not None:
         _tell(plan, workdir, report)
     values = results(plan.sweep, workdir)
@@ -117,11 +131,12 @@ def _one(plan: Plan, words, workdir, report, stop, environment) -> Run:
 
 def _train(child, plan, workdir, report, stop) -> Generator[None, None, tuple[int, bool]]:
     """The trainer's code, and whether it was ended because others were better."""
-    pruned = asked = False
+    pruned, asked, looked = False, False, 0.0
+    pause = LOOK_AT_STORE_SECONDS if storage.is_remote(workdir) else LOOK_SECONDS
     try:
         while child.poll() is None:
-            if report is not None and not pruned:
-                pruned = _tell(plan, workdir, report)
+            if report is not None and not pruned and time.monotonic() - looked > pause:
+                pruned, looked = _tell(plan, workdir, report), time.monotonic()
             if (stop.wanted or pruned) and not asked:
                 child.terminate()  # it saves and leaves with 75
                 asked = True
@@ -144,11 +159,11 @@ def _wait(child, stop: children.Stop) -> Generator[None, None, int]:
     return child.returncode
 
 
-def _tell(plan: Plan, workdir: pathlib.Path, report) -> bool:
+def _tell(plan: Plan, workdir, report) -> bool:
     return any([report(value, step) for step, value in sorted(results(plan.sweep, workdir).items())])
 
 
-def results(sweep, workdir: pathlib.Path) -> dict[int, float]:
+def results(sweep, workdir) -> dict[int, float]:
     """The objective by step, from the eval files; undefined values are left out.
 
     Raises:
@@ -162,17 +177,17 @@ def results(sweep, workdir: pathlib.Path) -> dict[int, float]:
     return found
 
 
-def _last_step(plan: Plan, workdir: pathlib.Path) -> str:
+def _last_step(plan: Plan, workdir) -> str:
     return f"step {max(results(plan.sweep, workdir), default=0)}"
 
 
-def _why(code: int, workdir: pathlib.Path) -> str:
+def _why(code: int, log: pathlib.Path) -> str:
     """The code, and the last line that the processes said."""
-    lines = [line for line in (workdir / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f"code {code}: {lines[-1][-300:] if lines else 'nothing was said'}"
 
 
-def age(workdir: pathlib.Path) -> float | None:
+def age(workdir) -> float | None:
     """Seconds of wall time that a run took over all its starts, where it says so."""
     try:
         return read_json(workdir / "goodput.json")["wall_seconds"]

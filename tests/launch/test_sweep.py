@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.workdir import locked, read_json, write_json
-from launch import children, overrides, process
+from launch import accelerators, children, overrides, process
 from launch.sweeps import backends, page, schedule, space, trial
 from tests.launch.test_commands import TOY, run, start
 
@@ -39,7 +39,8 @@ def of(search="grid", options=None, entries=None, **sections):
 
 
 def plan_of(made, folder, backend=None):
-    return trial.Plan(made, CONFIG, ["--config.train.steps=4"], folder, "pruner" in made, 1, backend or backends.local())
+    here = backend or backends.local()
+    return trial.Plan(made, CONFIG, ["--config.train.steps=4"], folder, folder / "trials", "pruner" in made, 1, here)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +126,16 @@ def test_the_metrics_name_says_which_way_is_better():
 def test_an_accelerator_is_never_shared(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert backends.shares(2, [], 0) == [{}, {}] and backends.shares(1, ["0"], 0) == [{}]
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in backends.shares(2, backends.visible(4), 0)] == ["0,1", "2,3"]
-    with pytest.raises(ConfigError, match="--parallel=2 trials do not share 1 GPUs"):
-        backends.shares(2, backends.visible(1), 0)
-    with pytest.raises(ConfigError, match="--parallel=2 trials do not share the TPU chips"):
-        backends.shares(2, [], 4)
+    shares = lambda count, gpus, chips=0: accelerators.shares(count, "--parallel", accelerators.visible(gpus), chips)
+    devices = lambda *found: [slot["CUDA_VISIBLE_DEVICES"] for slot in shares(*found)]
+    assert shares(2, 0) == [{}, {}] and shares(1, 0, 4) == [{}] and devices(1, 2) == ["0,1"]
+    assert devices(2, 4) == devices(2, 5) == ["0,1", "2,3"]
+    with pytest.raises(ConfigError, match="--parallel=2, but processes do not share 1 GPUs; set it to 1"):
+        shares(2, 1)
+    with pytest.raises(ConfigError, match="--parallel=2, but processes do not share the 4 TPU chips of this machine; set it to 1"):
+        shares(2, 0, 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in backends.shares(2, backends.visible(8), 0)] == ["5", "7"]
+    assert devices(2, 8) == ["5", "7"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,7 @@ def test_a_cluster_runs_what_this_machine_would(tmp_path, monkeypatch):
     """The trainer is preempted once; what a job gets is only what it needs beside the cluster's own environment."""
     monkeypatch.setenv("TANDEM_COORDINATOR", "10.0.0.1:1")
     started, codes = [], iter((75, 0, 0))
-    folder = tmp_path / "trials" / "0000"
+    folder = tmp_path / "elsewhere" / "0000"
 
     def start(words, variables, output):
         started.append((words, dict(variables), output.name))
@@ -183,7 +186,7 @@ def test_a_cluster_runs_what_this_machine_would(tmp_path, monkeypatch):
             return Job(next(codes), lambda: write_json(folder / "done.json", {"step": 8, "exit_code": 0}))
         return Job(next(codes), lambda: write_json(folder / "evals" / "8" / "test.json", {"metrics": {"accuracy@1": 0.5}}))
 
-    plan = plan_of(of(), tmp_path, backends.Backend(start, lambda parallel: [{}] * parallel, {}))
+    plan = plan_of(of(), tmp_path, backends.Backend(start, lambda parallel: [{}] * parallel, {}))._replace(trials=folder.parent)
     going = trial.run(plan, 0, dict(rate=0.1, width=16), None, children.Stop(), {})
     with pytest.raises(StopIteration) as end:
         for _ in range(30):
@@ -192,7 +195,7 @@ def test_a_cluster_runs_what_this_machine_would(tmp_path, monkeypatch):
     words = trial.command(plan, dict(rate=0.1, width=16), None, folder)
     evaluate = ["python", "-m", "launch.evaluate", f"--workdir={folder}", "--evals=test", "--step=8"]
     assert [one for one, _, _ in started] == [words, words, evaluate]  # the same words: a job that is still there is joined
-    assert all(not variables and path == str(folder / trial.LOG) for _, variables, path in started)
+    assert all(not variables and path == str(tmp_path / "trials" / "0000" / trial.LOG) for _, variables, path in started)
 
 
 class Trials:
@@ -309,7 +312,7 @@ def test_the_result_of_seeds_is_their_mean(tmp_path, monkeypatch):
     made = of(seeds=(0, 1, 5))
     values = iter((0.1, 0.2, 0.6))
 
-    def one(plan, words, workdir, report, stop, environment):
+    def one(plan, words, workdir, log, report, stop, environment):
         assert words[-2:] == [f"--config.seed={workdir.name.removeprefix('seed_')}", f"--workdir={workdir}"]
         yield
         return trial.Outcome(trial.DONE, next(values))

@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 make_environment requirements-test.txt
-exec "$PYTHON" -m pytest -n 2 --dist loadfile -m "not many_processes and not parity" "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadfile -m "not many_processes and not parity and not notebooks" "$@"

@@ -17,6 +17,7 @@ import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError, check_section, choose
 from core.logbook import tag
+from core.storage import is_remote, spooled
 from core.storage import as_path
 from core.workdir import read_json
 from evals import best, encoders, results
@@ -44,7 +45,7 @@ def _check_entry(entry, key: str, optional: Sequence[str]) -> None:
 
 def run(
     workdir: pathlib.Path, *, follow: bool = False, step: int | None = None, only: Sequence[str] = (),
-    poll_seconds: float = 1.0, timeout_seconds: float = 3600.0,
+    poll_seconds: float | None = None, timeout_seconds: float = 3600.0,
 ) -> list[pathlib.Path]:  # fmt: skip
     """Evaluates what is committed and not yet evaluated.
 
@@ -53,7 +54,7 @@ def run(
         follow: go on with each new checkpoint until training has written `done.json`; waits for a run that has not begun.
         step: only this checkpoint.
         only: labels of `config.evals`; empty means all.
-        poll_seconds: between looks at the folder.
+        poll_seconds: between looks at the folder; by default 1, and 10 at an object store, which counts each.
         timeout_seconds: how long `follow` waits for a first or next checkpoint.
 
     Returns:
@@ -64,6 +65,7 @@ def run(
         TimeoutError: nothing new came in time.
     """
     written, waited = [], time.monotonic()
+    pause = poll_seconds or (10.0 if is_remote(workdir) else 1.0)
     _track_earlier(workdir)
     while True:
         finished = (workdir / "done.json").exists()  # looked at before the steps: what it closes is then already committed
@@ -85,7 +87,7 @@ def run(
         if not todo:
             if time.monotonic() - waited > timeout_seconds:
                 raise TimeoutError(f"no new checkpoint in {workdir} for {timeout_seconds:.0f} s; is training still running?")
-            time.sleep(poll_seconds)
+            time.sleep(pause)
 
 
 def _track_earlier(workdir) -> None:
@@ -130,7 +132,7 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
         results.write(path, label, step, entry, evaluation, found, seconds)
         # Files are named by the second: two of one second would be one, and hold what came last.
         own = f".{step}.{label}.{os.getpid()}"
-        with SummaryWriter(str(workdir / "tensorboard" / "eval"), filename_suffix=own) as events:
+        with spooled(workdir / "tensorboard" / "eval") as folder, SummaryWriter(str(folder), filename_suffix=own) as events:
             for name, value in evaluation.metrics.items():
                 events.add_scalar(tag(f"eval/{label}/{name}"), value, step)
         written.append(path)

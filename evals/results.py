@@ -6,9 +6,7 @@ The eval job of a run (`job.py`) and suites over any models (`suite.py`) measure
 import importlib.metadata
 import inspect
 import math
-import os
 import pathlib
-import threading
 import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
@@ -16,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from core import storage
 from core.config import ConfigError, bind, check_section, choose, options_of, plain
 from core.workdir import read_json, write_json
 from evals import EVALUATORS
 from evals.cut import Cut
 from evals.encoders import Encoders, Listening
 from evals.evaluation import Evaluation
-from input_pipeline import EVAL_SETS, SOURCES
+from input_pipeline import EVAL_SETS, SOURCES, files
 from input_pipeline.batching import make_source
 
 DATA = ChainMap(SOURCES, EVAL_SETS)  # what an evaluation may read
@@ -74,7 +73,7 @@ def measure(encode: Encoders, entry: Mapping, key: str) -> tuple[Evaluation, dic
 
 def _open(entry: Mapping, key: str) -> Any:
     folder = entry.data.options.path if "path" in entry.data.options else None
-    if folder is not None and not pathlib.Path(folder).exists():
+    if folder is not None and not files.exists(folder):
         raise NoData(f"{key}.data.options.path: there is no {folder}; set it to the folder of the set.")
     return make_source(entry.data, f"{key}.data", DATA)
 
@@ -160,7 +159,5 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     if arrays:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.npz")  # two jobs may write the same result
-        np.savez_compressed(temporary, **arrays)
-        temporary.replace(path)
+        with storage.written_whole(path) as file:  # two jobs may write the same result
+            np.savez_compressed(file, **arrays)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.logbook import read_lines
+from core.storage import as_path
 from core.workdir import read_json
 from evals.evaluation import direction
 
@@ -66,7 +67,7 @@ def read_run(workdir) -> Run:
     Raises:
         FileNotFoundError: nothing of a run is there.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = as_path(workdir)
     config, environment = (_read_if_there(workdir / name) or {} for name in ("config.json", "environment.json"))
     lines = read_lines(workdir / "metrics.jsonl")
     deciding = (setting(config, "checkpoint", "best") or "").partition("/")[0]  # the evaluator that picks the best checkpoint comes first
@@ -88,7 +89,7 @@ def read_runs(folder) -> list[Run]:
 
 def models_of(folder) -> list[pathlib.Path]:
     """Folders of the models in a suite's folder of results, or the folder itself if it is one of them; none for a workdir."""
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     return [folder] if (folder / "model.json").exists() else [path.parent for path in sorted(folder.glob("*/model.json"))]
 
 
@@ -172,5 +173,5 @@ def _load(path: pathlib.Path, ending: str) -> dict[str, np.ndarray]:
     path = path.with_name(path.name + ending)
     if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)

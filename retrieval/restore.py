@@ -14,6 +14,7 @@ from core import mesh as meshes
 from core.checkpoint import committed_steps, restore
 from core.config import ConfigError
 from core.paths import by_path, from_paths, matches
+from core.storage import as_path, spooled
 from core.workdir import read_json
 from input_pipeline import tokenize
 from interop.imported import example
@@ -42,7 +43,7 @@ def load(
         FileNotFoundError: no model there, no committed checkpoint, or not the asked one.
         ConfigError: a model that does not fit its weights, or options that do not fit the model.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     mesh = meshes.make() if mesh is None else mesh
     if is_run(path) and format is None:
         return _of_run(path, step, weights, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
@@ -104,13 +105,20 @@ def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, 
             f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}."
         )
     step = steps[-1] if step is None else step
-    tokenizer = tokenize.load(workdir / "tokenizer") if (workdir / "tokenizer").is_dir() else None
+    tokenizer = _tokenizer(workdir / "tokenizer")
     weights = weights or ("params" if config.optimizer.ema_decay is None else "ema")
     params = _restore(config, workdir / "checkpoints", step, weights, mesh, tokenizer)
     params = {name: leaves for name, leaves in params.items() if name.removeprefix("towers_") not in dual.companions(config.model)}
     with config.unlocked():
         config.model = dual.alone(config.model)
     return Encoder(config, params, tokenizer, mesh, step, weights, **options)
+
+
+def _tokenizer(folder: pathlib.Path) -> tokenize.Tokenizer | None:
+    if not folder.is_dir():
+        return None
+    with spooled(folder, ["*"]) as files:
+        return tokenize.load(files)
 
 
 def _restore(config, folder: pathlib.Path, step: int, weights: str, mesh, tokenizer):

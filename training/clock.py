@@ -86,4 +86,4 @@ class Profile:
     def after(self, step: int) -> None:
         if self._steps is not None and step == self._steps[1]:
             jax.profiler.stop_trace()
-            log.info("trace of steps %d to %d is in %s", *self._steps, self._folder)
+            log.info("the trace of steps %d to %d is in the folder %s of the workdir", *self._steps, self._folder.name)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from core.storage import spooled
 from input_pipeline import batching, tokenize
 from training.widths import SameWidths
 
@@ -80,11 +81,13 @@ def open_data(config, workdir: pathlib.Path) -> Data:
         return Data(config.data, sources, None, config.seed)
     folder = workdir / "tokenizer"
     if (workdir / "config.json").exists() and (folder / tokenize.FILE_NAME).exists():
-        return Data(config.data, sources, tokenize.load(folder), config.seed)
+        with spooled(folder, ["*"]) as files:
+            return Data(config.data, sources, tokenize.load(files), config.seed)
     tokenizer = batching.make_tokenizer(config.data, sources)
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(folder)
+        with spooled(folder) as files:
+            files.mkdir(parents=True, exist_ok=True)
+            tokenizer.save(files)
     return Data(config.data, sources, tokenizer, config.seed)
 
 

@@ -22,6 +22,7 @@ from core.config import ConfigError
 from core.logbook import Logbook
 from core.paths import by_path, from_paths
 from core.processes import meet
+from core.storage import spooled
 from core.watchdog import Watchdog
 from core.workdir import write_json
 from training import health
@@ -31,6 +32,8 @@ from training.goodput import Goodput
 from training.programs import WAIT_SECONDS, Programs
 from training.run import Run
 from training.state import TrainState
+
+GROWING = ("metrics.jsonl", "bad_records*.jsonl", "goodput.json", "wandb_id")  # what a start goes on with from the one before
 
 log = logging.getLogger(__name__)
 
@@ -98,16 +101,17 @@ def train(
         BadLoss: a loss or parameter that is not finite; nothing was saved after the last good checkpoint.
     """
     alone = jax.process_count() == 1
-    with jax.set_mesh(run.mesh), Signals() as signals, Watchdog(config.train.stall_seconds, ends=not alone) as watchdog:
+    watchdog = Watchdog(config.train.stall_seconds, ends=not alone)
+    with jax.set_mesh(run.mesh), Signals() as signals, watchdog, spooled(workdir, GROWING) as lines:
         meet("training begins", WAIT_SECONDS)
         checkpoints = Checkpoints(
             workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every_steps=config.checkpoint.keep_every_steps
         )
         began = time.time() if began is None else began
         current, position = resume(run, workdir)
-        goodput = Goodput(workdir, int(current.step), began=began, active=jax.process_index() == 0)
+        goodput = Goodput(lines, int(current.step), began=began, active=jax.process_index() == 0)
         book = Logbook(
-            workdir,
+            lines,
             total_steps=run.steps,
             first_step=int(current.step),
             active=jax.process_index() == 0,
@@ -115,10 +119,11 @@ def train(
             wandb=config.log.wandb,
             on_metrics=on_metrics,
         )
-        batches = run.data.iterate(position, partial(_note_bad, workdir), run.mesh)
+        batches = run.data.iterate(position, partial(_note_bad, lines), run.mesh)
+        profile = Profile(config.train.profile_steps, lines)
         agreed = alone
         try:
-            outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals, watchdog, goodput)
+            outcome = _loop(run, config, workdir, current, batches, checkpoints, book, signals, watchdog, goodput, profile)
             with goodput.spent("checkpoint"):
                 checkpoints.wait()
             agreed = True
@@ -171,14 +176,13 @@ def fresh(run: Run) -> TrainState:
 
 def _loop(
     run: Run, config, workdir, current, batches, checkpoints: Checkpoints, book: Logbook, signals: Signals, watchdog: Watchdog,
-    goodput: Goodput,
+    goodput: Goodput, profile: Profile,
 ) -> Outcome:  # fmt: skip
     every, save_every, global_batch = config.log.every_steps, config.checkpoint.every_steps, config.data.global_batch
     update = Programs(run, compiling=partial(goodput.spent, "compile"))
     all_finite = jax.jit(lambda tree: jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])))
     done, pending, stop = int(current.step), None, False
     clock = Clock(run, global_batch, done)
-    profile = Profile(config.train.profile_steps, workdir)
 
     def settle(pending: Pending) -> bool:
         """Reads a dispatched step: logs it, refuses a bad loss, and tells whether some process wants to stop."""

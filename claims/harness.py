@@ -22,11 +22,11 @@ RESULTS = ROOT / "claims" / "results"
 log = logging.getLogger(__name__)
 
 
-def measure(card: str, claim: Claim, workdir: str, seeds: int, *, quick: bool) -> dict:
+def measure(card: str, claim: Claim, workdir: pathlib.Path, seeds: int, *, quick: bool) -> dict:
     """Trains what is not trained, measures what is not measured, judges; the result, written unless it is a quick one."""
     start, items = time.monotonic(), []
     for seed in range(seeds):
-        folder = pathlib.Path(workdir) / (f"{card}_quick" if quick else card) / str(seed)
+        folder = workdir / (f"{card}_quick" if quick else card) / str(seed)
         items.append(items_of(claim, folder, seed, quick))
         means = ", ".join(f"{arm} {values.mean():.4f}" for arm, values in items[-1].items())
         log.info("%s seed %d of %d: %s", card, seed, seeds, means)
@@ -43,7 +43,7 @@ def measure(card: str, claim: Claim, workdir: str, seeds: int, *, quick: bool) -
         "made_by": environment.describe(),
     }
     result["verdict"] = result["contrasts"][0]["verdict"]
-    write_json(pathlib.Path(workdir) / f"{card}_quick.json" if quick else RESULTS / f"{card}.json", result)
+    write_json(workdir / f"{card}_quick.json" if quick else RESULTS / f"{card}.json", result)
     return result
 
 

@@ -88,7 +88,7 @@ class Lease:
     def __exit__(self, *_):
         self._closed.set()
         self._thread.join()
-        with contextlib.suppress(ValueError):  # whoever wants it next waits, no more
+        with contextlib.suppress(Exception):  # whoever wants it next waits, no more
             self._store.write(self._name, None, if_equal=self._version).result()
 
     def _write(self, version: bytes) -> bool:
@@ -107,7 +107,7 @@ class Lease:
                 if found.state == "value" and json.loads(found.value)["token"] == self._me["token"]:
                     self._version = found.stamp.generation  # an answer was lost, not the write
                     continue
-            except ValueError as error:  # an outage; who takes over meanwhile is seen by the next beat
+            except Exception as error:  # an outage; who takes over meanwhile is seen by the next beat
                 log.warning("%s cannot be written now: %s", self._url, " ".join(str(error).split())[:300])
                 continue
             log.error("%s was silent for so long that another process has taken it; leaving, so that one alone writes", self._url)

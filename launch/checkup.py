@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from core.config import ConfigError
+from core.storage import as_path, is_remote
 from launch import process
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ class Line(NamedTuple):
     cure: str = ""
 
 
-def examine(config, workdir: pathlib.Path | None, *, take_step: bool) -> Iterator[Line]:
+def examine(config, workdir: str | None, *, take_step: bool) -> Iterator[Line]:
     """All findings; one that cannot be made is itself a finding."""
     yield from tried("python", python)
     yield from tried("versions", lambda: versions((ROOT / "requirements.txt").read_text()))
@@ -47,9 +48,10 @@ def examine(config, workdir: pathlib.Path | None, *, take_step: bool) -> Iterato
             yield from tried("first step", lambda: first_step(config, measured))
             needed = measured.get("bytes", 0) * (config.checkpoint.keep_last + 1)
     if workdir is not None:
-        yield from tried("workdir", lambda: disk(workdir, needed))
+        where = store if is_remote(workdir) else disk
+        yield from tried("workdir", lambda: where(as_path(workdir), needed))
         if config is not None:
-            yield from tried("earlier run", lambda: earlier(workdir, config))
+            yield from tried("earlier run", lambda: earlier(as_path(workdir), config))
 
 
 def tried(name: str, look: Callable[[], Iterator[Line]]) -> Iterator[Line]:
@@ -241,14 +243,43 @@ def disk(workdir: pathlib.Path, needed: int) -> Iterator[Line]:
         if new and workdir.is_dir():
             (workdir / "lock").unlink(missing_ok=True)
             workdir.rmdir()
-    yield Line("workdir", f"{workdir}: {'would be made' if new else 'there, and nobody trains in it'}")
-    slow = min(write, read) < 20e6
-    cure = "put the workdir on a local disk, or raise config.checkpoint.every_steps" if slow else ""
-    yield Line("disk speed", f"{size(write)}/s written, {size(read)}/s read", NOTE if slow else OK, cure)
+    yield Line("workdir", _free(workdir, new))
+    yield _speed("disk speed", write, read)
     least = max(needed, 1e9)
     text = f"{size(free)} free" + (f", checkpoints take up to {size(needed)}" if needed else "")
     cure = "free some space, or lower config.checkpoint.keep_last" if free < least else ""
     yield Line("disk space", text, WRONG if free < least else OK, cure)
+
+
+def store(workdir, needed: int) -> Iterator[Line]:
+    """Whether a folder on an object store is free, can be written, and how fast; what is made is deleted."""
+    from core.workdir import locked
+
+    new, probe, content = not workdir.exists(), workdir / "probe", os.urandom(PROBE_BYTES)
+    with locked(workdir):
+        try:
+            begin = time.perf_counter()
+            probe.write_bytes(content)
+            written = time.perf_counter() - begin
+            begin = time.perf_counter()
+            whole = probe.read_bytes() == content
+            read = time.perf_counter() - begin
+        finally:
+            probe.unlink(missing_ok=True)
+    yield Line("workdir", _free(workdir, new))
+    yield Line("store", "gives back what was written" if whole else "gives back other bytes", OK if whole else WRONG)
+    yield _speed("store speed", PROBE_BYTES / written, PROBE_BYTES / read)
+    yield Line("store space", f"checkpoints take up to {size(needed)}" if needed else "without --config unknown")
+
+
+def _free(workdir, new: bool) -> str:
+    return f"{workdir}: {'would be made' if new else 'there, and nobody trains in it'}"
+
+
+def _speed(name: str, write: float, read: float) -> Line:
+    slow = min(write, read) < 20e6
+    cure = "put the workdir on a local disk, or raise config.checkpoint.every_steps" if slow else ""
+    return Line(name, f"{size(write)}/s written, {size(read)}/s read", NOTE if slow else OK, cure)
 
 
 def earlier(workdir: pathlib.Path, config) -> Iterator[Line]:

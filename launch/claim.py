@@ -20,6 +20,7 @@ def main(arguments) -> None:
     process.start()
     from claims import CLAIMS, harness, page
     from core.config import ConfigError, choose
+    from core.storage import on_this_machine
 
     with process.exit_codes():
         if _TABLE.value:
@@ -29,7 +30,8 @@ def main(arguments) -> None:
             raise ConfigError(f"give one claim: python -m launch.claim CARD; there are: {', '.join(CLAIMS)}.")
         card = arguments[1]
         seeds = 2 if _QUICK.value else _SEEDS.value
-        found = harness.measure(card, choose(CLAIMS, card, "the claim"), _WORKDIR.value, seeds, quick=_QUICK.value)
+        folder = on_this_machine(_WORKDIR.value, "--workdir")
+        found = harness.measure(card, choose(CLAIMS, card, "the claim"), folder, seeds, quick=_QUICK.value)
         print(page.summary(found))
 
 

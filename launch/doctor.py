@@ -8,7 +8,6 @@ is touched: the first step is taken in a folder that is deleted. Codes: 0 a run 
 
 import json
 import logging
-import pathlib
 import sys
 
 from absl import flags
@@ -28,8 +27,7 @@ def main(_) -> None:
     with peers.leaving(process.start()):
         logging.getLogger().setLevel(logging.ERROR)  # the page is the output
         first = jax.process_index() == 0  # one process looks at the disk
-        workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value and first else None
-        lines = list(checkup.examine(_CONFIG.value, workdir, take_step=_STEP.value))
+        lines = list(checkup.examine(_CONFIG.value, _WORKDIR.value if first else None, take_step=_STEP.value))
         if first:
             print(json.dumps([line._asdict() for line in lines]) if _JSON.value else checkup.page(lines, colour=sys.stdout.isatty()))
         sys.exit(process.CONFIG_ERROR if any(line.state == checkup.WRONG for line in lines) else process.DONE)

@@ -7,8 +7,6 @@ Input: `.jsonl`, `.parquet`, `.txt` (one text a line) or a folder of images. Out
 the names of its rows. A folder of vectors that another model, input or setting made is refused.
 """
 
-import pathlib
-
 from absl import flags
 
 from launch import process
@@ -43,6 +41,7 @@ def embed() -> None:
 
     import retrieval
     from core.config import ConfigError
+    from core.storage import on_this_machine
     from core.workdir import locked
     from retrieval import job, shards
     from retrieval.values import open_values
@@ -58,7 +57,7 @@ def embed() -> None:
             f"--view={view} does not read {values.kind}s, which {_INPUT.value} holds; this model has {', '.join(encoder.views)}."
         )
     sizes = dict(shard_rows=_SHARD_ROWS.value, batch=_BATCH.value, tokens=_TOKENS.value or encoder.tokens, prompt=_PROMPT.value)
-    output = pathlib.Path(_OUTPUT.value)
+    output = on_this_machine(_OUTPUT.value, "--output")
     with locked(output, "written", "--output"):
         made_by = job.settings(encoder, values, view, **sizes)
         writer = shards.Writer(output, made_by, dtype=_DTYPE.value, format=_FORMAT.value)

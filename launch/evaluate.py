@@ -7,8 +7,6 @@
 A model is a folder or file of another library. Results of a suite go to --output, where those of earlier models join the table.
 """
 
-import pathlib
-
 from absl import flags
 
 from launch import overrides, process
@@ -41,12 +39,13 @@ def main(_) -> None:
 def checkpoints() -> None:
     """The evaluations of a run's own config."""
     from core.config import ConfigError
+    from core.storage import as_path
     from evals import job
 
     if _WORKDIR.value is None or _MODEL.value:
         raise ConfigError("give --workdir, the folder of a training run; or --suite with --model or --workdir.")
     written = job.run(
-        pathlib.Path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value
+        as_path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value
     )
     process.log.info("%d results written", len(written))
 
@@ -54,12 +53,13 @@ def checkpoints() -> None:
 def suite() -> None:
     """The models given, then the standing references, then the table of all that the folder holds."""
     import retrieval
+    from core.storage import on_this_machine, resolved
     from evals import board, encoders, mteb_suite
     from evals import suite as suites
 
     config = overrides.load(_SUITE.value)
     suites.check(config)
-    output = pathlib.Path(_OUTPUT.value or f"suites/{config.name}")
+    output = on_this_machine(_OUTPUT.value or f"suites/{config.name}", "--output")
     if "mteb" in config:
         tasks = mteb_suite.tasks(config.mteb)
         config = mteb_suite.described(config, tasks)
@@ -70,7 +70,7 @@ def suite() -> None:
         evaluate(name, retrieval.load(path, dtype=_PRECISION.value, format=_FORMAT.value))
     if _WORKDIR.value:
         encoder = retrieval.load(_WORKDIR.value, _STEP.value, dtype=_PRECISION.value)
-        evaluate(f"{pathlib.Path(_WORKDIR.value).resolve().name}@{encoder.step}", encoder)
+        evaluate(f"{resolved(_WORKDIR.value).name}@{encoder.step}", encoder)
     suites.references(config, output, _EVALS.value)
     print(board.write(config, output))
 

@@ -7,8 +7,6 @@ Formats: hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_siglip, open_clip, sent
 vectors compared with the model's; beyond 1e-5 nothing is left behind and the code is 3, as for any other mistake.
 """
 
-import pathlib
-
 from absl import flags
 
 from launch import process
@@ -32,6 +30,7 @@ def export() -> None:
     """Everything after the flags."""
     import retrieval
     from core.config import ConfigError, plain
+    from core.storage import as_path, on_this_machine
     from core.workdir import read_json
     from interop import export as out
     from interop.card import card
@@ -44,8 +43,8 @@ def export() -> None:
         source = out.part(source, _TOWER.value)
     if _WORKDIR.value is not None:
         run = {"step": encoder.step, "config": plain(encoder.config)}
-        results = [read_json(file) for file in sorted((pathlib.Path(_WORKDIR.value) / "evals" / str(encoder.step)).glob("*.json"))]
-    output = pathlib.Path(_OUTPUT.value)
+        results = [read_json(file) for file in sorted((as_path(_WORKDIR.value) / "evals" / str(encoder.step)).glob("*.json"))]
+    output = on_this_machine(_OUTPUT.value, "--output")
     text = card(output.name, _FORMAT.value, source.model, run, results)
     out.write(source, output, _FORMAT.value, truncate_dim=_TRUNCATE.value, card=text)
     process.log.info("%s: written", output)

@@ -48,6 +48,7 @@ def prepare() -> None:
     import tqdm
 
     from core.config import ConfigError
+    from core.storage import on_this_machine
     from core.workdir import locked, read_json, write_json
     from input_pipeline import batching
     from input_pipeline.prepare import Rules
@@ -58,7 +59,7 @@ def prepare() -> None:
         _pairs(_LEAST.value), _DECODE.value, _DUPLICATES.value, _NEAR.value,
     )  # fmt: skip
     settings = json.loads(json.dumps({"source": entry.to_dict(), "rules": rules._asdict(), "shard_records": _SHARD.value}))
-    output = pathlib.Path(_OUTPUT.value)
+    output = on_this_machine(_OUTPUT.value, "--output")
     with locked(output, "written", "--output"):
         if (output / "settings.json").exists() and (found := read_json(output / "settings.json")) != settings:
             raise ConfigError(f"{output} was begun with other settings: {found}; choose another --output.")

@@ -6,8 +6,6 @@ python -m launch.report --workdir=runs/a,runs/b,results/local_text --output=runs
 Each folder is a workdir, or what a suite of evaluations wrote for its models.
 """
 
-import pathlib
-
 from absl import flags
 
 from launch import process
@@ -19,10 +17,12 @@ _OUTPUT = flags.DEFINE_string("output", None, "folder for the page about several
 def main(_) -> None:
     process.start()
     from core.config import ConfigError
+    from core.storage import as_path, on_this_machine
     from evals import report, run_files, side_by_side
 
     with process.exit_codes():
-        folders, output = [pathlib.Path(folder) for folder in _WORKDIR.value], _OUTPUT.value
+        folders, output = [as_path(folder) for folder in _WORKDIR.value], _OUTPUT.value
+        output = None if output is None else on_this_machine(output, "--output")
         if len(folders) == 1 and output is None and not run_files.models_of(folders[0]):
             report.write(folders[0])
             print(report.summary(folders[0]))

@@ -1,0 +1,371 @@
+"""A resource of Cloud TPU and what runs on it: asked for, filled with code, listened to, made anew when it is taken away, given back."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from core.config import ConfigError
+from core.watchdog import LOST_PEER
+from launch import children, process, supervisor
+from launch.tpu import commands, ship
+
+ACTIVE, ABSENT = "ACTIVE", "ABSENT"
+_DEAD = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")  # nothing runs there any more
+_TRIED = re.compile(r"connect to worker (\d+)")  # gcloud says so of each
+_READY, _REFUSED = re.compile(r"^\[(\d+)\] ready$"), re.compile(r"^\[\d+\] refused: (.*)$")
+_ENDED = re.compile(r"^\[(\d+)\] ended with code (\d+)$")
+_CONTROL = re.compile("|".join(one.pattern for one in (_TRIED, _READY, _REFUSED, _ENDED)))
+CALL_SECONDS = 900.0  # of a command that only talks to Google
+
+
+class Lost(Exception):
+    """The resource was taken away, or a worker of it is out of reach: another one has to take its place."""
+
+
+class Halted(Exception):
+    """The user wants an end while nothing trains, or at once."""
+
+
+class Shipment(NamedTuple):
+    """The code that goes to the workers."""
+
+    root: pathlib.Path
+    code: ship.Code
+
+
+class Plan(NamedTuple):
+    """What one resource does. A work beside runs while `main` does, one after when that ended well; either is an evaluation."""
+
+    main: commands.Work
+    beside: commands.Work | None = None
+    after: commands.Work | None = None
+
+    def works(self) -> list[commands.Work]:
+        """All, in the order in which they start."""
+        return [work for work in (self.beside, self.main, self.after) if work]
+
+
+def to_stderr(line: str) -> None:
+    """A line for whoever watches the launcher."""
+    sys.stderr.write(line + "\n")
+
+
+class Pod:
+    """One resource, by its name.
+
+    Args:
+        cluster: checked fields of the cluster file.
+        name: of the resource; there is one for a workdir.
+        stop: the user's wish.
+        say: takes the lines of workers and commands.
+    """
+
+    def __init__(self, cluster: ConfigDict, name: str, stop: children.Stop, say: Callable[[str], None] = to_stderr):
+        self.cluster, self.name, self.stop, self.say = cluster, name, stop, say
+        self.workers: set[int] = set()
+        self.mine = False  # asked for, or put to work: what others use is not given back
+        self.known = False  # Google has told its state once: where it does not later, the network is down
+
+    def run(self, plan: Plan, shipment: Shipment, *, restarts: int, keep: bool) -> int:
+        """Runs a plan to its end, on as many resources as it takes; gives the last one back.
+
+        Args:
+            plan: the works.
+            shipment: their code.
+            restarts: how often a command that crashed starts again from its last checkpoint.
+            keep: leave the resource, for the same command to go on with.
+
+        Returns:
+            The code of the main work.
+
+        Raises:
+            ConfigError: Google refuses the resource, it never becomes active, or its workers cannot be set up.
+        """
+        crashes = losses = 0
+        try:
+            while True:
+                try:
+                    self.acquire(again=losses > 0)
+                    self.prepare(shipment)
+                    code = self.work(plan, shipment.code)
+                except Lost as loss:
+                    losses += 1
+                    if losses > self.cluster.losses:
+                        process.log.error("%s; that was loss %d, giving up", loss, losses)
+                        return LOST_PEER
+                    process.log.warning("%s; taking another one, to go on from the last checkpoint", loss)
+                    self.delete()
+                    continue
+                if code in (process.DONE, *supervisor.FINAL) or self.stop.wanted or crashes == restarts:
+                    return code
+                crashes += 1
+                process.log.error(
+                    "the run ended with code %d; starting it again from the last checkpoint, %d of %d", code, crashes, restarts
+                )
+        except Halted:
+            return LOST_PEER if self.stop.forced else process.STOPPED
+        finally:
+            if self.mine and not keep:
+                self.delete(wait=not self.stop.forced)
+            elif self.known:
+                process.log.info("%s stays if it is there, and costs money; --action=delete gives it back", self.name)
+
+    def acquire(self, *, again: bool = False) -> None:
+        """Makes the resource active; does nothing where it is already.
+
+        Raises:
+            ConfigError: refused, or not active in time.
+            Lost: the same, of one that replaces (`again`) another: there was capacity before.
+        """
+        refused: Callable[[str], Exception] = Lost if again else ConfigError
+        if self.state()[0] in _DEAD:
+            self.delete()
+        if self.state()[0] == ABSENT:
+            process.log.info("asking for %s: %s in %s", self.name, self.cluster.accelerator_type, self.cluster.zone)
+            code, _, said = self._call(commands.create(self.cluster, self.name))
+            if code and "ALREADY_EXISTS" not in said:
+                self._pause()
+                raise refused(f"Cloud TPU refuses {self.name}: {_last(said)} Look at project, zone, accelerator_type and spot in {_FILE}.")
+            self.mine = True
+        before, deadline = None, time.monotonic() + self.cluster.wait_seconds
+        while (state := self.state())[0] != ACTIVE:
+            if state[0] in (*_DEAD, ABSENT):
+                raise refused(
+                    f"{self.name} is {state[0]}{': ' + state[1] if state[1] else ''}; look at zone, accelerator_type and spot in {_FILE}."
+                )
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"{self.name} is still {state[0]} after {self.cluster.wait_seconds:.0f} seconds; "
+                    "set cluster.wait_seconds higher, or another zone or accelerator_type."
+                )
+            if state != before:
+                process.log.info("%s is %s", self.name, state[0])
+            before = state
+            self._pause()
+        process.log.info("%s is %s", self.name, ACTIVE)
+
+    def prepare(self, shipment: Shipment) -> None:
+        """Brings code and packages to every worker.
+
+        Raises:
+            ConfigError: the set-up fails on a worker, or one was never reached.
+            Lost: the resource went, or a worker that was there before.
+        """
+        code, tried = shipment.code, set()
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / commands.ARCHIVE.format(code=code.name)
+            ship.write(shipment.root, code, path)
+            for _ in range(self.cluster.connect_attempts):
+                failed, lines = self._listen(commands.copy(self.cluster, self.name, str(path)))
+                if not failed:
+                    lines += self._listen(commands.ssh(self.cluster, self.name, commands.setup(self.cluster, code.name)))[1]
+                ready = {int(found[1]) for line in lines if (found := _READY.match(line))}
+                tried |= ready | {int(number) for line in lines for number in _TRIED.findall(line)}
+                if ready and ready == tried:
+                    self.workers = ready
+                    return
+                if why := next((found[1] for line in lines if (found := _REFUSED.match(line))), None):
+                    raise ConfigError(f"{self.name}: {why}; the lines above say more, and cluster.setup runs first.")
+                self._check_active()
+                self._pause()
+        absent = ", ".join(map(str, sorted(tried - ready))) or "all"
+        if self.workers:
+            raise Lost(f"{self.name}: workers {absent} do not answer")
+        raise ConfigError(
+            f"{self.name}: workers {absent} do not answer through ssh after {self.cluster.connect_attempts} attempts; "
+            "the lines above say why. Run `ssh-add ~/.ssh/google_compute_engine`, and look whether cluster.network lets port 22 in."
+        )
+
+    def work(self, plan: Plan, code: ship.Code) -> int:
+        """Runs the works of a plan; the code of the main one."""
+        for work in filter(None, (plan.beside, plan.main)):
+            self.start(work, code)
+        ended, rest = self.follow(plan.main, code), plan.after or plan.beside
+        if ended != process.DONE or self.stop.wanted:
+            if plan.beside:
+                self._ask(plan.beside, code).wait()
+        elif rest:
+            if plan.after:
+                self.start(plan.after, code)
+            if evaluated := self.follow(rest, code):
+                process.log.error("evaluation ended with code %d; training is done", evaluated)
+        return ended
+
+    def start(self, work: commands.Work, code: ship.Code) -> None:
+        """Starts a work, unless it runs already.
+
+        Raises:
+            ConfigError: a worker runs something else.
+            Lost: workers do not answer.
+        """
+        for _ in range(self.cluster.connect_attempts):
+            command = commands.start(code.name, code.commit, work)
+            failed, lines = self._listen(commands.ssh(self.cluster, self.name, command, work.worker), hurried=False)
+            if not failed:
+                self.mine = True
+                return
+            if why := next((found[1] for line in lines if (found := _REFUSED.match(line))), None):
+                raise ConfigError(f"{self.name}: {why}. Wait for it, or end it with --action=delete.")
+            self._check_active()
+            self._pause()
+        raise Lost(f"{self.name}: workers do not answer")
+
+    def follow(self, work: commands.Work, code: ship.Code) -> int:
+        """Says what a work says until it ends on every worker; the code of the whole.
+
+        Raises:
+            Lost: the resource went, or a worker stays out of reach.
+        """
+        ends: dict[int, int] = {}
+        wanted = self.workers if work.worker == "all" else {int(work.worker)}
+        lines, silent = "+1", 0
+        while silent < self.cluster.connect_attempts:
+            command = commands.follow(code.name, work.label, lines=lines)
+            _, heard = self._listen(commands.ssh(self.cluster, self.name, command, work.worker), stopping=(work, code))
+            ends |= {int(found[1]): int(found[2]) for line in heard if (found := _ENDED.match(line))}
+            if wanted <= set(ends):
+                return self._verdict(ends)
+            self._check_active()
+            lines = "10"
+            spoke = any(line.startswith(f"[{worker}] ") for line in heard for worker in wanted - set(ends))
+            silent = 0 if spoke else silent + 1
+            process.log.warning("the connection to workers %s broke; listening again", ", ".join(map(str, sorted(wanted - set(ends)))))
+            self._pause()
+        raise Lost(f"{self.name}: workers {', '.join(map(str, sorted(wanted - set(ends))))} do not answer")
+
+    def _verdict(self, ends: dict[int, int]) -> int:
+        codes = {worker: code if code <= 128 else 128 - code for worker, code in ends.items()}  # a shell's way to say a signal
+        code, worker = supervisor.verdict(list(codes), codes)
+        if code not in (process.DONE, process.CONFIG_ERROR, process.BAD_LOSS) and not self.stop.wanted:
+            # Before a resource is taken away its processes get SIGTERM, or lose each other; its state says so a little later.
+            for _ in range(6 if code == process.STOPPED else 3):
+                self._check_active()
+                self._pause()
+            process.log.error("worker %d ended first, with code %d", worker, ends[worker])
+        return code
+
+    def state(self) -> tuple[str, str]:
+        """The state of the resource, `ABSENT` where there is none, and what Google says of it.
+
+        Raises:
+            ConfigError: Google does not tell, again and again.
+        """
+        for left in reversed(range(self.cluster.connect_attempts * (100 if self.known else 1))):
+            code, out, said = self._call(commands.describe(self.cluster, self.name))
+            if not code:
+                self.known, found = True, json.loads(out)["state"]
+                errors = [data["error"]["message"] for data in found.values() if isinstance(data, dict) and "error" in data]
+                return found["state"], " ".join(errors)
+            if "NOT_FOUND" in said:
+                self.known = True
+                return ABSENT, ""
+            if left:
+                self._pause()
+        raise ConfigError(f"gcloud does not tell the state of {self.name}: {_last(said)} Look at project and zone in {_FILE}.")
+
+    def show(self, command: str) -> None:
+        """Says what a shell command on all workers says, until it ends or the user wants no more."""
+        with contextlib.suppress(Halted):
+            self._listen(commands.ssh(self.cluster, self.name, command))
+
+    def delete(self, *, wait: bool = True) -> bool:
+        """Gives the resource back; whether there was one. What cannot be deleted is said, with the command to try again."""
+        words = commands.delete(self.cluster, self.name, wait=wait)
+        for _ in range(self.cluster.connect_attempts):
+            code, _, said = self._call(words)
+            if not code or "NOT_FOUND" in said:
+                process.log.info("%s is %s", self.name, "given back" if not code else "gone")
+                return not code
+            time.sleep(self.cluster.poll_seconds)
+        process.log.error("%s could NOT be given back, and costs money: %s Run: %s", self.name, _last(said), " ".join(words))
+        return False
+
+    def _check_active(self) -> None:
+        state, why = self.state()
+        if state != ACTIVE:
+            raise Lost(f"{self.name} was taken away: it is {state}{': ' + why if why else ''}")
+
+    def _pause(self) -> None:
+        """Waits between looks."""
+        deadline = time.monotonic() + self.cluster.poll_seconds
+        while time.monotonic() < deadline:
+            if self.stop.wanted:
+                raise Halted
+            time.sleep(min(0.1, self.cluster.poll_seconds))
+
+    def _call(self, words: Sequence[str]) -> tuple[int, str, str]:
+        """Code, output and errors of a short command."""
+        try:
+            done = subprocess.run(
+                words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=CALL_SECONDS, start_new_session=True
+            )
+        except FileNotFoundError:
+            raise ConfigError("gcloud is not on PATH; install the Google Cloud CLI, and run `gcloud auth login`.") from None
+        except subprocess.TimeoutExpired:
+            return 1, "", f"no answer within {CALL_SECONDS:.0f} seconds"
+        return done.returncode, done.stdout, done.stderr
+
+    def _listen(self, words: Sequence[str], *, stopping: tuple | None = None, hurried: bool = True) -> tuple[int, list[str]]:
+        """Code of a long command and what it said at first or to this class; all its lines are passed on.
+
+        Args:
+            words: of the command.
+            stopping: work and code that a wish to stop is passed on to. The state of the resource is looked at meanwhile.
+            hurried: a wish to stop ends the command itself.
+        """
+        child, lines = children.start(words, os.environ), []
+        reader = threading.Thread(target=self._relay, args=(child.stdout, lines), daemon=True)
+        reader.start()
+        asking, look = None, time.monotonic() + self.cluster.poll_seconds
+        try:
+            while child.poll() is None:
+                if self.stop.forced or (self.stop.wanted and hurried and stopping is None):
+                    raise Halted
+                if self.stop.wanted and stopping and (asking is None or asking.poll()):
+                    asking = self._ask(*stopping)
+                if stopping and time.monotonic() > look:
+                    self._check_active()
+                    look = time.monotonic() + self.cluster.poll_seconds
+                time.sleep(0.05)
+        finally:
+            for one in filter(None, (child, asking)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(one.pid, 9)  # gcloud starts ssh, which would live on
+                one.wait()
+        reader.join(5)
+        return child.returncode, lines
+
+    def _ask(self, work: commands.Work, code: ship.Code) -> subprocess.Popen:
+        process.log.info("asking the workers to save and leave")
+        return children.start(
+            commands.ssh(self.cluster, self.name, commands.stop(code.name, work.label), work.worker), os.environ, subprocess.DEVNULL
+        )
+
+    def _relay(self, stream, lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                if text := line.rstrip():
+                    if len(lines) < 1000 or _CONTROL.search(text):
+                        lines.append(text)
+                    self.say(text)
+
+
+_FILE = "the cluster file"
+
+
+def _last(said: str) -> str:
+    """What gcloud says went wrong, in one line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    first = next((i for i, line in enumerate(lines) if line.startswith("ERROR")), len(lines) - 1)
+    return (" ".join(lines[max(first, 0) :]) or "it says nothing").rstrip(".")[:500] + "."

@@ -16,7 +16,7 @@ stopping=0
 trap stop TERM
 trap forsaken USR1
 
-# What each task does. srun tells the highest code of its tasks, so those that decide become the highest.
+# What each task does. srun tells the highest code of its tasks, so those that decide become the highest (253 it tells as 1).
 task='
 trap : TERM # the program hears it too
 port=$1 gpus=$2 share=$3
@@ -32,12 +32,18 @@ if [ "${#devices[@]}" = "$gpus" ] && [ "$share" -lt "$gpus" ]; then # tasks of o
 fi
 "$@"
 code=$?
-case $code in 3) exit 253 ;; 4) exit 252 ;; 75 | 143) exit 251 ;; *) exit $code ;; esac
+case $code in 3) exit 203 ;; 4) exit 202 ;; 75 | 143) exit 201 ;; *) exit $code ;; esac
 '
 
+queued() { # a controller that does not answer ends nothing
+  local jobs
+  jobs=$(squeue --noheader --user="$(id -u)" --format=%A) || return 0
+  grep --quiet --line-regexp "$1" <<< "$jobs"
+}
 if [ -n "$follows" ]; then # 0 and 4 close a run, and its follower ends by itself
   (
-    until [ -s "$folder/$follows.code" ]; do sleep "$look_seconds"; done
+    while queued "$follows"; do sleep "$look_seconds"; done
+    sleep "$look_seconds" # what the run wrote last may be on its way
     case "$(cat "$folder/$follows.code")" in 0 | 4) ;; *) kill -USR1 $$ ;; esac
   ) &
 fi
@@ -53,7 +59,7 @@ for ((attempt = 0; ; attempt++)); do
     code=$?
     kill -0 "$step" 2> /dev/null
   do :; done
-  case $code in 253) code=3 ;; 252) code=4 ;; 251 | 143) code=75 ;; esac
+  case $code in 203) code=3 ;; 202) code=4 ;; 201 | 143) code=75 ;; esac
   case $code in 0 | 3 | 4 | 75) break ;; esac
   if [ "$stopping" = 1 ] || [ "$attempt" -ge "$restarts" ]; then break; fi
   echo "ended with code $code; starting again from the last checkpoint, $((attempt + 1)) of $restarts" >&2

@@ -34,9 +34,14 @@ DEFAULTS = dict(
     signal_seconds=120,  # before the end of its time, to save
     restarts=3,  # within a job, after a crash
     poll_seconds=5.0,  # between looks at the queue, where a sweep waits for its jobs
-    eval=dict(time="", gpus=0, cpus=4, memory="", partition="", lines=(), wait_seconds=86400.0),  # its own job; "": as above
+    eval=dict(
+        time="", gpus=0, cpus=4, memory="", partition="", lines=(), wait_seconds=86400.0, look_seconds=60.0
+    ),  # its own job; "": as above
 )
 BODY = pathlib.Path(__file__).with_name("body.sh")
+_LEAST = dict(nodes=1, tasks_per_node=1, gpus_per_node=0, cpus_per_task=1, signal_seconds=1, restarts=0, poll_seconds=0.1) | {
+    "eval.gpus": 0, "eval.cpus": 1, "eval.wait_seconds": 1.0, "eval.look_seconds": 0.1,
+}  # fmt: skip
 _TIME = r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}"
 
 
@@ -84,17 +89,27 @@ def check(cluster: ConfigDict) -> None:
     Raises:
         ConfigError: names the field.
     """
-    for key, least in (
-        ("nodes", 1),
-        ("tasks_per_node", 1),
-        ("gpus_per_node", 0),
-        ("cpus_per_task", 1),
-        ("signal_seconds", 1),
-        ("restarts", 0),
-    ):
-        _least(cluster[key], least, f"cluster.{key}")
-    _least(cluster.eval.gpus, 0, "cluster.eval.gpus")
-    _least(cluster.eval.cpus, 1, "cluster.eval.cpus")
+    own = {f"eval.{name}": value for name, value in cluster.eval.items()}
+    _check_numbers(cluster, dict(cluster.items()) | own)
+    for key, value in (("time", cluster.time), ("eval.time", cluster.eval.time or cluster.time)):
+        if not re.fullmatch(_TIME, value):
+            raise ConfigError(f"cluster.{key} is {value!r}; write minutes, or 8:00:00, or 2-00:00:00 (days-hours:minutes:seconds).")
+    for key, lines in (("lines", cluster.lines), ("eval.lines", cluster.eval.lines)):
+        for line in lines:
+            if not isinstance(line, str) or not re.fullmatch(r"-\S[^\n]*", line):
+                raise ConfigError(f'cluster.{key} holds {line!r}, which is no option of sbatch; write it as "--constraint=fast".')
+    for line in cluster.setup:
+        if not isinstance(line, str):
+            raise ConfigError(f'cluster.setup holds {line!r}; write commands such as ". venv/bin/activate".')
+    for name, value in cluster.variables.items():
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise ConfigError(f"cluster.variables holds {name}={value!r}; a variable has a name of letters and digits, and a str.")
+
+
+def _check_numbers(cluster: ConfigDict, fields: Mapping[str, object]) -> None:
+    for key, least in _LEAST.items():
+        if fields[key] < least:
+            raise ConfigError(f"cluster.{key} is {fields[key]}; set it to {least} or more.")
     if cluster.gpus_per_node % cluster.tasks_per_node:
         raise ConfigError(
             f"cluster.tasks_per_node is {cluster.tasks_per_node}, which do not share {cluster.gpus_per_node} GPUs equally; set it to a "
@@ -102,24 +117,6 @@ def check(cluster: ConfigDict) -> None:
         )
     if cluster.port and not 1024 <= cluster.port <= 65535:
         raise ConfigError(f"cluster.port is {cluster.port}; set it to 1024 to 65535, or to 0 for one that follows from the job's number.")
-    for key, value in (("cluster.time", cluster.time), ("cluster.eval.time", cluster.eval.time or cluster.time)):
-        if not re.fullmatch(_TIME, value):
-            raise ConfigError(f"{key} is {value!r}; write minutes, or 8:00:00, or 2-00:00:00 (days-hours:minutes:seconds).")
-    for key, lines in (("cluster.lines", cluster.lines), ("cluster.eval.lines", cluster.eval.lines)):
-        for line in lines:
-            if not isinstance(line, str) or not re.fullmatch(r"-\S[^\n]*", line):
-                raise ConfigError(f'{key} holds {line!r}, which is no option of sbatch; write it as "--constraint=fast".')
-    for line in cluster.setup:
-        if not isinstance(line, str):
-            raise ConfigError(f'cluster.setup holds {line!r}; write commands such as ". venv/bin/activate".')
-    for name, value in cluster.variables.items():
-        if not isinstance(value, str):
-            raise ConfigError(f"cluster.variables.{name} is {value!r}, a {type(value).__name__}; it must be a str.")
-
-
-def _least(value: int, least: int, key: str) -> None:
-    if value < least:
-        raise ConfigError(f"{key} is {value}; set it to {least} or more.")
 
 
 def text(cluster: ConfigDict, work: Work) -> str:
@@ -127,8 +124,8 @@ def text(cluster: ConfigDict, work: Work) -> str:
     asked = room(cluster, work.kind)
     python = [cluster.python or sys.executable]
     settings = dict(
-        folder=str(work.folder), follows=work.follows, look_seconds=10, requeue=int(cluster.requeue), restarts=work.restarts,
-        cpus=asked.cpus, gpus=asked.gpus, share=asked.gpus // asked.tasks,
+        folder=str(work.folder), follows=work.follows, look_seconds=cluster.eval.look_seconds, requeue=int(cluster.requeue),
+        restarts=work.restarts, cpus=asked.cpus, gpus=asked.gpus, share=asked.gpus // asked.tasks,
     )  # fmt: skip
     return "\n".join(
         [

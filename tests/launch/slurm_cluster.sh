@@ -44,7 +44,10 @@ MailProg=/bin/true
 GresTypes=gpu
 NodeName=n1 NodeAddr=127.0.0.1 NodeHostname=$(hostname -s) Port=${ports[1]} CPUs=8 Gres=gpu:4
 NodeName=n2 NodeAddr=127.0.0.1 NodeHostname=$(hostname -s) Port=${ports[2]} CPUs=8 Gres=gpu:4
-PartitionName=all Nodes=n1,n2 Default=YES State=UP MaxTime=INFINITE
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=n1,n2 Default=YES PriorityTier=1 GraceTime=30
+PartitionName=urgent Nodes=n1,n2 PriorityTier=2
 CONF
   touch "$folder"/gpu{0,1,2,3} # what jobs ask for is counted; there is no such device
   echo "NodeName=n[1-2] Name=gpu File=$folder/gpu[0-3]" > "$folder/gres.conf"

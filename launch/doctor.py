@@ -24,7 +24,7 @@ _STEP = flags.DEFINE_bool("step", True, "with --config: build its data, compile 
 def main(_) -> None:
     import jax
 
-    with peers.leaving(process.start()):
+    with peers.leaving(process.start(several=True)):
         logging.getLogger().setLevel(logging.ERROR)  # the page is the output
         first = jax.process_index() == 0  # one process looks at the disk
         lines = list(checkup.examine(_CONFIG.value, _WORKDIR.value if first else None, take_step=_STEP.value))

@@ -46,7 +46,6 @@ def start(nice: int = 0, *, several: bool = False) -> peers.Aborts | None:
     faulthandler.enable()
     _quiet()
     os.environ.setdefault("EPATH_USE_TF", "false")  # object stores through gcsfs, also where TensorFlow happens to be installed
-    os.environ.setdefault("EPATH_USE_TF", "false")  # object stores through gcsfs, also where TensorFlow happens to be installed
     if nice:
         os.nice(nice)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or pathlib.Path(tempfile.gettempdir()) / f"tandem-cache-{os.getuid()}"

@@ -66,7 +66,12 @@ def name_of(prefix: str, words: Sequence[str]) -> str:
     Args:
         prefix: what it begins with.
         words: of the command, from `python` on.
+
+    Raises:
+        ConfigError: the prefix is not what names may begin with.
     """
+    if not re.fullmatch("[a-z][-a-z0-9]{0,15}", prefix):
+        raise ConfigError(f"cluster.name is {prefix!r}; it must begin with a letter, and hold at most 16 of a-z, 0-9 and -.")
     workdir, module = workdir_of(words), words[2].removeprefix("launch.")
     label = re.sub("[^a-z0-9]+", "-", workdir.rstrip("/").rpartition("/")[2].lower())[:16].strip("-") if workdir else ""
     key = hashlib.sha256((workdir or " ".join(words)).encode()).hexdigest()[:8]

@@ -45,7 +45,7 @@ def main(arguments) -> None:
     with process.exit_codes():
         cluster = clusters.load(_CLUSTER.value, "tpu", job.DEFAULTS)
         words, evaluation = words_of(arguments[1:])
-        job.check(cluster, words)
+        clusters.check_workdir(words, cluster.shared_folders, job.SHARED)
         if _ACTION.value != "run":
             sys.exit(act(cluster, words))
         if _DRY.value:

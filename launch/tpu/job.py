@@ -1,35 +1,23 @@
 """Runs of Tandem's commands on Cloud TPU: which resource, which works on it, and evaluation next to training."""
 
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from ml_collections import ConfigDict
 
-from core.config import ConfigError
 from launch import children, clusters, process
 from launch.tpu import commands, pod, ship
 
 DEFAULTS = commands.DEFAULTS
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = "cluster.shared_folders"
 EVALS = ("job", "cpu", "after", "none")
 
 
 def name_of(cluster: ConfigDict, words: Sequence[str]) -> str:
     """The resource of a command."""
     return clusters.name_of(cluster.name, words)
-
-
-def check(cluster: ConfigDict, words: Sequence[str]) -> None:
-    """Refuses a run whose results nobody could find again.
-
-    Raises:
-        ConfigError: the workdir is a folder of the workers alone, or a name that Cloud TPU does not take.
-    """
-    clusters.check_workdir(words, cluster.shared_folders, "cluster.shared_folders")
-    if not re.fullmatch("[a-z][-a-z0-9]{0,20}", cluster.name):
-        raise ConfigError(f"cluster.name is {cluster.name!r}; it must begin with a letter, and hold at most 21 of a-z, 0-9 and -.")
 
 
 def plan_of(cluster: ConfigDict, words: Sequence[str], evaluation: str) -> pod.Plan:
@@ -112,7 +100,7 @@ def starter(cluster: ConfigDict, root: pathlib.Path = ROOT) -> Callable:
     """
 
     def start(words: Sequence[str], variables: Mapping[str, str], output) -> clusters.Child:
-        check(cluster, words)
+        clusters.check_workdir(words, cluster.shared_folders, SHARED)
         shipment = pod.Shipment(root, ship.pack(root))
         alone = tuple(words[:3]) == clusters.EVALUATE
         where, kind = (commands.small(cluster), commands.evaluated) if alone else (cluster, commands.trained)

@@ -67,9 +67,9 @@ def test_a_workdir_has_one_resource(tmp_path):
     long = [*WORDS[:3], "--workdir", "gs://b/Some_Long.Name-of-a-run-that-goes-on/"]
     assert len(job.name_of(cluster, long)) < 50 and clusters.workdir_of(long).endswith("goes-on/")
     with pytest.raises(ConfigError, match="--workdir=runs/a would be a folder of each machine"):
-        job.check(cluster, [*WORDS[:3], "--workdir=runs/a"])
+        clusters.check_workdir([*WORDS[:3], "--workdir=runs/a"], cluster.shared_folders, job.SHARED)
     with pytest.raises(ConfigError, match="cluster.name is 'A b'"):
-        job.check(cluster_of(tmp_path, name="A b"), WORDS)
+        job.name_of(cluster_of(tmp_path, name="A b"), WORDS)
 
 
 def git(folder, *words):

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.watchdog import LOST_PEER
-from launch import children, clusters, process, supervisor
+from launch import beside, children, clusters, process, supervisor
 from launch.gke import manifest
 
 DEFAULTS = manifest.DEFAULTS
-EVALS = ("job", "none")
+EVALS = (beside.JOB, beside.NONE)
 ATTEMPTS = 100  # to ask the cluster, once it has answered: the network may be down for a while
 _LABELS = "jobset.sigs.k8s.io/"
 
@@ -39,7 +39,8 @@ def made(cluster: ConfigDict, words: Sequence[str], variables: Mapping[str, str]
     name = clusters.name_of(cluster.name, words)
     if tuple(words[:3]) == clusters.EVALUATE:
         return manifest.alone(cluster, name, words, variables)
-    follow = [*clusters.EVALUATE, f"--workdir={clusters.workdir_of(words)}", "--follow"] if evaluation == "job" else None
+    own = beside.words(beside.Place(beside.JOB), clusters.workdir_of(words)) if evaluation == beside.JOB else None
+    follow = ["python", "-m", *own] if own else None
     return manifest.jobset(cluster, name, words, variables, follow, restarts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from core.config import ConfigError, choose
-from launch import process
+from launch import joining, process
 
 # Fields of a cluster file with `platform="gke"`, beside it; a type stands for a field that the file must give.
 DEFAULTS = dict(
@@ -121,9 +121,9 @@ def _train(cluster: ConfigDict, name: str, words, variables) -> dict[str, Any]:
     if cluster.device == "tpu":
         resource, selector = "google.com/tpu", {"gke-tpu-accelerator": cluster.accelerator, "gke-tpu-topology": cluster.topology}
         if count * cluster.slices > 1:
-            environment[process.COORDINATOR] = "auto"  # GKE tells the workers of a slice, and the slices, of each other
+            environment[joining.COORDINATOR] = joining.AUTO  # GKE tells the workers of a slice, and the slices, of each other
     elif count > 1:
-        environment |= {process.COORDINATOR: f"{name}-{TRAIN}-0-0.{name}:{_PORT}", "TANDEM_PROCESSES": str(count)}
+        environment |= {joining.COORDINATOR: f"{name}-{TRAIN}-0-0.{name}:{_PORT}", "TANDEM_PROCESSES": str(count)}
     container = _container(cluster, TRAIN, list(words), environment, {resource: cluster.per_node})
     if cluster.device == "gpu" and count > 1:
         index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
@@ -145,7 +145,7 @@ def _evaluate(cluster: ConfigDict, words: Sequence[str], *, strict: bool = False
     size = {"cpu": cluster.eval.cpu, "memory": cluster.eval.memory}
     job = _job(
         cluster,
-        _container(cluster, EVAL, words, dict(cluster.variables) | {"JAX_PLATFORMS": "cpu"}, size),
+        _container(cluster, EVAL, words, dict(cluster.variables) | {"JAX_PLATFORMS": "cpu", joining.COORDINATOR: joining.ALONE}, size),
         {},
         cluster.eval.node_pool,
         False,

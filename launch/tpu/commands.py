@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from launch import process
+from launch import joining
 
 # Fields of a cluster file with `platform="tpu"`, beside it; a type stands for a field that the file must give.
 DEFAULTS = dict(
@@ -50,12 +50,12 @@ class Work(NamedTuple):
 
 def trained(cluster: ConfigDict, words: Sequence[str], variables: Mapping[str, str]) -> Work:
     """A command that all workers run together."""
-    return Work("train", words, {process.COORDINATOR: "auto"} | dict(cluster.variables) | dict(variables))
+    return Work("train", words, {joining.COORDINATOR: joining.AUTO} | dict(cluster.variables) | dict(variables))
 
 
 def evaluated(cluster: ConfigDict, words: Sequence[str], variables: Mapping[str, str]) -> Work:
     """A command that worker 0 runs alone."""
-    return Work("eval", words, dict(cluster.variables) | dict(variables), "0")
+    return Work("eval", words, {joining.COORDINATOR: joining.ALONE} | dict(cluster.variables) | dict(variables), "0")
 
 
 def small(cluster: ConfigDict) -> ConfigDict:

@@ -6,13 +6,13 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from launch import children, clusters, process
+from launch import beside, children, clusters, process
 from launch.tpu import commands, pod, ship
 
 DEFAULTS = commands.DEFAULTS
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = "cluster.shared_folders"
-EVALS = ("job", "cpu", "after", "none")
+EVALS = (beside.JOB, beside.CPU, beside.AFTER, beside.NONE)
 
 
 def name_of(cluster: ConfigDict, words: Sequence[str]) -> str:
@@ -22,18 +22,23 @@ def name_of(cluster: ConfigDict, words: Sequence[str]) -> str:
 
 def plan_of(cluster: ConfigDict, words: Sequence[str], evaluation: str) -> pod.Plan:
     """What the resource of a training command does."""
-    follow = [*clusters.EVALUATE, f"--workdir={clusters.workdir_of(words)}"]
     main = commands.trained(cluster, words, {})
-    if evaluation == "cpu":  # the accelerator is the trainer's
-        return pod.Plan(main, beside=commands.evaluated(cluster, [*follow, "--follow", "--nice=19"], {"JAX_PLATFORMS": "cpu"}))
-    if evaluation == "after":
-        return pod.Plan(main, after=commands.evaluated(cluster, follow, commands.ONE_CHIP))
-    return pod.Plan(main)
+    if evaluation not in (beside.CPU, beside.AFTER):
+        return pod.Plan(main)
+    evaluate = evaluating(words, evaluation)
+    if evaluation == beside.CPU:  # the accelerator is the trainer's
+        return pod.Plan(main, beside=commands.evaluated(cluster, evaluate, {"JAX_PLATFORMS": "cpu"}))
+    return pod.Plan(main, after=commands.evaluated(cluster, evaluate, commands.ONE_CHIP))
+
+
+def evaluating(words: Sequence[str], evaluation: str) -> list[str]:
+    """The command that evaluates what a training command writes."""
+    return ["python", "-m", *beside.words(beside.Place(evaluation), clusters.workdir_of(words))]
 
 
 def follower(cluster: ConfigDict, words: Sequence[str]) -> tuple[ConfigDict, str, pod.Plan]:
     """Cluster, resource and plan of an evaluation that has a resource of its own."""
-    words = [*clusters.EVALUATE, f"--workdir={clusters.workdir_of(words)}", "--follow"]
+    words = evaluating(words, beside.JOB)
     return commands.small(cluster), name_of(cluster, words), pod.Plan(commands.evaluated(cluster, words, {}))
 
 
@@ -43,7 +48,7 @@ def rehearsal(cluster: ConfigDict, words: Sequence[str], evaluation: str, commit
         "# training",
         *commands.rehearsal(cluster, name_of(cluster, words), plan_of(cluster, words, evaluation).works(), commit, keep=keep),
     ]
-    if evaluation == "job":
+    if evaluation == beside.JOB:
         own, name, plan = follower(cluster, words)
         lines += ["# evaluation, at the same time", *commands.rehearsal(own, name, plan.works(), commit, keep=keep)]
     return "\n".join(lines)
@@ -63,41 +68,38 @@ def run(
         restarts: how often a command that crashed starts again.
         keep: leave the resources.
     """
-    beside = None
-    if evaluation == "job":
+    other = None
+    if evaluation == beside.JOB:
         own, name, plan = follower(cluster, words)
         one = pod.Pod(own, name, children.Stop(), lambda line: pod.to_stderr(f"[eval] {line}"))
-        beside = clusters.Child(partial(one.run, plan, shipment, restarts=restarts, keep=keep), one.stop, one.say)
+        other = clusters.Child(partial(one.run, plan, shipment, restarts=restarts, keep=keep), one.stop, one.say)
     code = None
     try:
         plan = plan_of(cluster, words, evaluation)
         code = pod.Pod(cluster, name_of(cluster, words), stop).run(plan, shipment, restarts=restarts, keep=keep)
     finally:
-        if beside:
+        if other:
             if code != process.DONE:
-                beside.terminate()  # its workdir will not get its last line now
-            elif beside.poll() is None:
+                other.terminate()  # its workdir will not get its last line now
+            elif other.poll() is None:
                 process.log.info("waiting for the evaluation of the last checkpoints")
-            _wait(beside, stop)
+            _wait(other, stop)
+    if other and code == process.DONE and other.returncode not in (process.DONE, process.STOPPED):
+        process.log.error("training is done, but evaluation ended with code %d; launch.evaluate goes on with it", other.returncode)
     return code
 
 
-def _wait(beside: clusters.Child, stop: children.Stop) -> None:
-    while beside.poll() is None:
+def _wait(other: clusters.Child, stop: children.Stop) -> None:
+    while other.poll() is None:
         if stop.forced:
-            beside.kill()
+            other.kill()
         elif stop.wanted:
-            beside.terminate()
-        beside.wait(0.1)
-    if beside.returncode not in (process.DONE, process.STOPPED):
-        process.log.error("evaluation ended with code %d", beside.returncode)
+            other.terminate()
+        other.wait(0.1)
 
 
 def starter(cluster: ConfigDict, root: pathlib.Path = ROOT) -> Callable:
-    """What starts the processes of a sweep on resources of their own: `(words, variables, output) -> child`.
-
-    Evaluations take the small resource, or this machine where variables say that they stay on the CPU.
-    """
+    """What starts the processes of a sweep on resources of their own: `(words, variables, output) -> child`. Evaluations take the small one."""
 
     def start(words: Sequence[str], variables: Mapping[str, str], output) -> clusters.Child:
         clusters.check_workdir(words, cluster.shared_folders, SHARED)

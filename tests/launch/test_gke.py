@@ -94,11 +94,12 @@ def test_evaluation_takes_no_accelerator_and_never_ends_training(tmp_path):
     _, jobs, pods = made(tmp_path, evaluation="job", eval=dict(cpu="8", node_pool="cpus"))
     container = pods["eval"]["containers"][0]
     assert environment(pods["eval"])["JAX_PLATFORMS"] == "cpu" and container["resources"]["limits"] == {"cpu": "8", "memory": "16Gi"}
-    assert pods["eval"]["nodeSelector"] == {"cloud.google.com/gke-nodepool": "cpus"} and "TANDEM_COORDINATOR" not in environment(
-        pods["eval"]
+    assert (
+        pods["eval"]["nodeSelector"] == {"cloud.google.com/gke-nodepool": "cpus"}
+        and environment(pods["eval"])["TANDEM_COORDINATOR"] == "none"
     )
     line = container["command"][2]
-    assert line.startswith("python -m launch.evaluate --workdir=gs://b/runs/a --follow ||")
+    assert line.startswith("python -m launch.evaluate --workdir=gs://b/runs/a --follow --timeout_seconds=inf ||")
     done = subprocess.run(["bash", "-c", line.replace("python", "false", 1)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "evaluation ended with code 1; training goes on\n"
     _, jobs, pods = made(tmp_path, words=EVALUATE)

@@ -51,12 +51,16 @@ def test_evaluation_never_shares_an_accelerator(tmp_path):
     assert alone.works() == [alone.main] and alone.main.worker == "all"
     assert alone.main.variables == dict(TANDEM_COORDINATOR="auto", A="b")
     beside = job.plan_of(cluster, WORDS, "cpu").beside
-    assert beside.variables == dict(JAX_PLATFORMS="cpu", A="b") and beside.worker == "0" and "--follow" in beside.words
+    assert (
+        beside.variables == dict(JAX_PLATFORMS="cpu", A="b", TANDEM_COORDINATOR="none")
+        and beside.worker == "0"
+        and "--follow" in beside.words
+    )
     after = job.plan_of(cluster, WORDS, "after").after
     assert after.variables["TPU_VISIBLE_CHIPS"] == "0" and "--follow" not in after.words
     own, name, plan = job.follower(cluster, WORDS)
     assert own.accelerator_type == "v5litepod-1" and not own.spot and own.runtime_version == cluster.runtime_version
-    assert name == job.name_of(cluster, WORDS) + "-evaluate" and "TANDEM_COORDINATOR" not in plan.main.variables
+    assert name == job.name_of(cluster, WORDS) + "-evaluate" and plan.main.variables["TANDEM_COORDINATOR"] == "none"
 
 
 def test_a_workdir_has_one_resource(tmp_path):

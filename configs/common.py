@@ -50,7 +50,9 @@ def base() -> ConfigDict:
         distinct=False,  # True: no two rows of a global batch share an id
         sources={}, copies={}, tokenizer=None, transforms={},
     )  # fmt: skip
-    config.model = dict(towers={}, views={}, companions=(), adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float))
+    config.model = dict(
+        towers={}, views={}, companions=(), momentum={}, mixing={}, adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float)
+    )  # fmt: skip
     config.losses = dict(matmul_dtype="float32")
     config.optimizer = dict(
         name="adamw",
@@ -72,6 +74,7 @@ def base() -> ConfigDict:
         microbatches=placeholder(int),
         accumulate_steps=placeholder(int),
         profile_steps=placeholder(tuple),
+        carries={},  # what losses keep from step to step, a queue for example
         stall_seconds=900.0,  # without a finished step: show all stacks, and leave if other processes wait; None never does
     )
     config.checkpoint = dict(every_steps=100, keep_last=3, keep_every_steps=placeholder(int), best=placeholder(str))

@@ -80,7 +80,7 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
         made_by | {"devices": {"kind": jax.devices()[0].device_kind, "count": len(jax.devices())}},
         logit_scale=encoder.logit_scale,
         logit_bias=encoder.logit_bias,
-        losses=[(entry.label, entry.weight, jax.jit(partial(_mean, entry))) for entry in trained],
+        losses=[(entry.label, float(entry.weight_at(encoder.step)), jax.jit(partial(_mean, entry))) for entry in trained],
     )
 
 

@@ -1,7 +1,8 @@
 """The losses of a config, bound to their functions and to the names of a step's arrays.
 
 An option of a loss whose default is `{name, inputs, options}` is an inner loss: the outer one gets it as a function of the arrays that
-both take, with everything else bound.
+both take, with everything else bound. `from_step` and `until_step` of a loss bound the steps in which it is active, and its `weight` may be
+a schedule of `losses/schedules.py`.
 """
 
 import functools
@@ -14,6 +15,9 @@ from jaxtyping import Array
 
 from core.config import ConfigError, bind, check_keys, check_section, choose, options_of
 from losses import LOSSES
+from losses.schedules import SCHEDULES
+
+PHASE = ("from_step", "until_step")
 
 
 class Entry(NamedTuple):
@@ -23,8 +27,10 @@ class Entry(NamedTuple):
     call: Callable
     inputs: Mapping[str, str]  # parameter to array
     optional: frozenset[str]  # parameters that may be missing
-    weight: float = 1.0
+    weight: float | Callable = 1.0  # or a function of the steps since `from_step`
     inner: Mapping[str, "Entry"] = {}  # by option
+    from_step: int = 0  # active in updates from_step + 1 ...
+    until_step: int | None = None  # ... to until_step; None: to the last
 
     @property
     def label(self) -> str:
@@ -39,6 +45,14 @@ class Entry(NamedTuple):
             found |= entry.arrays
         return found | self.inputs
 
+    def active(self, step: int) -> bool:
+        """Whether the update after `step` finished ones has this loss."""
+        return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+    def weight_at(self, step):
+        """The weight in that update; `step` may be traced."""
+        return self.weight(step - self.from_step) if callable(self.weight) else self.weight
+
 
 def entries(losses) -> list[Entry]:
     """The losses of `config.losses`.
@@ -49,11 +63,37 @@ def entries(losses) -> list[Entry]:
     found = []
     for label in [name for name in losses if name != "matmul_dtype"]:
         entry, key = losses[label], f"config.losses.{label}"
-        check_section(entry, ("name", "inputs", "weight", "options"), key)
-        found.append(_entry(entry, key, losses.matmul_dtype)._replace(weight=entry.weight))
+        check_section(entry, ("name", "inputs", "weight", "options", *PHASE), key, optional=PHASE)
+        first, last = (entry[name] if name in entry else None for name in PHASE)
+        if (first or 0) < 0 or (last is not None and last <= (first or 0)):
+            raise ConfigError(f"{key} is active from step {first} until {last}: never; raise {key}.until_step, or set it to None.")
+        made = _entry(entry, key, losses.matmul_dtype)
+        found.append(made._replace(weight=_weight(entry.weight, f"{key}.weight"), from_step=first or 0, until_step=last))
     if not found:
         raise ConfigError("config.losses holds no loss; add config.losses.main = dict(name='infonce', inputs=..., weight=1.0, options={}).")
     return found
+
+
+def _weight(weight, key: str) -> float | Callable:
+    """A number, or the schedule that the config describes."""
+    if isinstance(weight, (int, float)):
+        return weight
+    check_section(weight, ("name", "options"), key)
+    return bind(choose(SCHEDULES, weight.name, f"{key}.name"), weight.options, f"{key}.options")
+
+
+def phases(found: list[Entry], steps: int) -> dict[int, tuple[str, ...]]:
+    """Labels of the active losses by the step from which they are.
+
+    Raises:
+        ConfigError: no loss is active at some step.
+    """
+    bounds = {0} | {bound for entry in found for bound in (entry.from_step, entry.until_step) if bound is not None and bound < steps}
+    made = {bound: tuple(entry.label for entry in found if entry.active(bound)) for bound in sorted(bounds)}
+    idle = [bound for bound, labels in made.items() if not labels]
+    if idle:
+        raise ConfigError(f"no loss is active after step {idle[0]}; raise a config.losses.<label>.until_step, or lower a from_step.")
+    return made
 
 
 def _entry(entry, key: str, matmul_dtype: str, given: frozenset[str] = frozenset()) -> Entry:
@@ -101,12 +141,17 @@ def _bound(entry: Entry, arrays: Mapping[str, Array]) -> functools.partial:
     return functools.partial(entry.call, **given, **{option: _bound(inner, arrays) for option, inner in entry.inner.items()})
 
 
-def mean_loss(found: list[Entry], arrays: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """The weighted sum of each loss's one mean, sum(value * weight) / sum(weight) over the global batch, in nats; and the parts."""
+def mean_loss(found: list[Entry], arrays: Mapping[str, Array], step: int | Array = 0) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum of each loss's one mean, sum(value * weight) / sum(weight) over the global batch, in nats; and the parts.
+
+    A scheduled weight, which is that of `step`, is a part as well.
+    """
     total, parts = jnp.zeros(()), {}
     for entry in found:
         value, weight, metrics = apply_entry(entry, arrays)
         parts[entry.label] = jnp.sum(value * weight) / jnp.maximum(jnp.sum(weight), 1e-9)
         parts |= {f"{entry.label}_{name}": s / jnp.maximum(n, 1e-9) for name, (s, n) in metrics.items()}
-        total += entry.weight * parts[entry.label]
+        factor = entry.weight_at(step)
+        parts |= {f"{entry.label}_weight": factor} if callable(entry.weight) else {}
+        total += factor * parts[entry.label]
     return total, parts

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,8 +36,8 @@ class DualEncoder(nn.Module):
 
     @nn.nowrap
     def reads(self, name: str) -> bool:
-        """Whether an array of a batch is a view or one of its masks."""
-        return name.removesuffix("_mask").removesuffix("_pool") in self.views or name in self.views
+        """Whether an array of a batch is a view, or one of its masks or places."""
+        return bool(of_views({name: None}, self.views))
 
     def __call__(
         self,
@@ -48,8 +49,9 @@ class DualEncoder(nn.Module):
         """Named arrays of a step: `z_<view>` of unit length, `<output>_<view>` as captured, `logit_scale`, `logit_bias`.
 
         Args:
-            batch: views by name; beside a text view `<view>_mask`, and `<view>_pool_mask` where some of its tokens (an instruction) are
-                read but not pooled. Views that the batch lacks are left out.
+            batch: views by name; beside a view with padding `<view>_mask`, beside texts `<view>_pool_mask` where some of their tokens
+                (an instruction) are read but not pooled, and `<view>_places` instead of both where they share rows. Views that the batch
+                lacks are left out.
             keys: one dropout key per example and view; None switches dropout off.
             capture: extra outputs per view (`tokens`, `layers`, `layers_pooled`).
             hooks: a layer hook per view.
@@ -61,21 +63,24 @@ class DualEncoder(nn.Module):
             asked = tuple((capture or {}).get(view, ()))
             key = None if self.views[view] in self.companions else (keys or {}).get(view)
             inputs = (batch[view], batch.get(f"{view}_mask"), key, asked, (hooks or {}).get(view))
-            out = self.encode(view, *inputs, batch.get(f"{view}_pool_mask"))
+            out = self.encode(view, *inputs, batch.get(f"{view}_pool_mask"), batch.get(f"{view}_places"))
             arrays |= {f"z_{view}" if name == "embedding" else f"{name}_{view}": array for name, array in out.items()}
         return arrays
 
     def encode(
-        self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None, pool_mask=None
-    ) -> dict[str, Array]:
+        self, view: str, x: Array, mask: Array | None = None, keys=None, capture: tuple[str, ...] = (), hook=None, pool_mask=None,
+        places=None,
+    ) -> dict[str, Array]:  # fmt: skip
         """One view through its tower; an extra axis (`[B K T]`, hard negatives) is folded into the batch and back."""
         tower = self.towers[self.views[view]]
         folded = x.ndim == 3
         if folded:
             shape = x.shape
-            x, mask, pool_mask = (None if a is None else a.reshape(-1, shape[-1]) for a in (x, mask, pool_mask))
+            x, mask, pool_mask, places = (None if a is None else a.reshape(-1, *a.shape[2:]) for a in (x, mask, pool_mask, places))
             keys = None if keys is None else jax.vmap(lambda key: jax.random.split(key, shape[1]))(keys).reshape(-1)
-        only_text = {} if pool_mask is None else dict(pool_mask=pool_mask)
+        if places is not None and hook is not None:
+            raise ConfigError(f"a hook looks at texts in rows of their own; set config.data.transforms.{view}.name to 'tokenize'.")
+        only_text = {name: a for name, a in (("pool_mask", pool_mask), ("places", places)) if a is not None}
         out = dict(tower(x, mask, keys, capture=capture, hook=hook, **only_text))
         out["embedding"] = unit(out["embedding"])
         # States of all layers come as [N rows ...]; everything else has its rows first.
@@ -83,21 +88,27 @@ class DualEncoder(nn.Module):
         return {name: unfold(a, int(name.startswith("layers"))) for name, a in out.items()} if folded else out
 
 
+def of_views(batch: Mapping[str, Any], views) -> dict[str, Any]:
+    """These views of a batch, with their masks and places."""
+    view = lambda name: name.removesuffix("_places").removesuffix("_mask").removesuffix("_pool")
+    return {name: array for name, array in batch.items() if name in views or view(name) in views}
+
+
 def build(model, vocab_size: int | None = None) -> DualEncoder:
     """The dual encoder that `config.model` describes.
 
     Args:
         model: the config section: `towers.<label> = {name, options}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
-            `towers.<label>.init` (first weights) and `adapters` (`models/adapters.py`) change no tower, so they are not read here;
-            `companions` are labels of towers.
+            `towers.<label>.init` (first weights), `adapters` (`models/adapters.py`), `momentum` and `mixing` change no tower, so
+            they are not read here; `companions` are labels of towers.
         vocab_size: of the run's tokenizer, if it has one.
 
     Raises:
         ConfigError: unknown keys or choices, a view of an unknown tower, towers beside companions that do not share an output width,
             or a vocabulary larger than a text tower's table.
     """
-    keys = ("towers", "views", "companions", "adapters", "temperature_init", "logit_bias_init")
-    check_section(model, keys, "config.model", optional=("companions", "adapters"))
+    beyond = ("companions", "momentum", "mixing", "adapters")
+    check_section(model, ("towers", "views", *beyond, "temperature_init", "logit_bias_init"), "config.model", optional=beyond)
     beside = companions(model)
     towers = {}
     for label, entry in model.towers.items():
@@ -126,10 +137,10 @@ def companions(model) -> tuple[str, ...]:
 
 
 def alone(model):
-    """The section `config.model` without its companions: what is left after training."""
+    """The section `config.model` without what only losses look at: what is left after training."""
     left, gone = model.copy_and_resolve_references(), companions(model)
     with left.unlocked():
-        left.companions = ()
+        left.companions, left.momentum, left.mixing = (), {}, {}
         left.towers = {label: tower for label, tower in model.towers.items() if label not in gone}
         left.views = {view: label for view, label in model.views.items() if label not in gone}
     return left

@@ -6,7 +6,8 @@ embeddings of all rows and run each microbatch's towers again on the way back.
 Source: Gao et al. 2021 (GradCache, arXiv:2101.06983); Pham et al. 2021 (BASIC, arXiv:2111.10050).
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -31,11 +32,31 @@ def check(microbatches: int | None, global_batch: int, shards: int) -> int:
     return count
 
 
-def apply(model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[str, Array], count: int, shards: int) -> dict[str, Array]:
+def check_groups(spec: Mapping[str, jax.ShapeDtypeStruct], count: int, shards: int) -> None:
+    """Refuses texts that share rows with texts of another device or microbatch.
+
+    Raises:
+        ConfigError: a device's part of a microbatch that does not split into groups.
+    """
+    for name, places in spec.items():
+        if name.endswith("_places"):
+            *texts, group, _ = places.shape
+            if math.prod(texts) // (count * shards) % group:
+                raise ConfigError(
+                    f"{math.prod(texts) // (count * shards)} texts of a device at once do not split into groups of {group}; set "
+                    f"config.data.transforms.{name.removesuffix('_places')}.options.group to a number that divides them."
+                )
+
+
+def apply(
+    model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[str, Array], count: int, shards: int,
+    hooks: Callable[[Mapping[str, Array]], Mapping] = lambda keys: {},
+) -> dict[str, Array]:  # fmt: skip
     """What `model.apply` returns for the batch, with the activations of one microbatch at a time.
 
     Microbatch j holds the j-th part of every device's rows, so that each one keeps all devices busy; rows come back in their
-    order. Dropout keys go with their rows, and no tower sees across rows, so the result does not depend on `count`.
+    order. Dropout keys go with their rows, and no tower sees across rows, so the result does not depend on `count`; nor does it where
+    hooks look across rows that stay together, as those of `training/mixing.py` do.
 
     Args:
         model: the dual encoder.
@@ -44,9 +65,10 @@ def apply(model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[
         keys: dropout keys by view, one per row.
         count: microbatches.
         shards: parts that the batch axis is split into on the mesh.
+        hooks: from the keys of some rows to a layer hook per view.
     """
     if count == 1:
-        return model.apply({"params": params}, batch, keys)
+        return model.apply({"params": params}, batch, keys, hooks=hooks(keys))
     views = {name: a for name, a in batch.items() if model.reads(name)}
 
     def split(a: Array) -> Array:  # [B ...] -> [count, B / count, ...]
@@ -59,7 +81,7 @@ def apply(model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[
 
     @jax.checkpoint
     def encode(params, part):
-        arrays = model.apply({"params": params}, *part)
+        arrays = model.apply({"params": params}, *part, hooks=hooks(part[1]))
         return {name: a for name, a in arrays.items() if a.ndim}
 
     _, parts = jax.lax.scan(lambda _, part: (None, encode(params, part)), None, jax.tree.map(split, (views, dict(keys))))

@@ -154,7 +154,7 @@ def resume(run: Run, workdir: pathlib.Path) -> tuple[TrainState, int]:
     items = {name: restore(folder, last, name, like) if jax.tree.leaves(like) else like for name, like in run.abstract.items().items()}
     log.info("resuming %s from step %d", workdir, last)
     number = jax.device_put(jnp.asarray(last, jnp.int32), meshes.replicated(run.mesh))
-    return TrainState(number, items["params"], items["opt"], items["ema"]), read_facts(folder, last, "data")["position"]
+    return TrainState.of(number, items), read_facts(folder, last, "data")["position"]
 
 
 def fresh(run: Run) -> TrainState:
@@ -170,8 +170,9 @@ def fresh(run: Run) -> TrainState:
             found = like[path].shape if path in like else "absent"
             raise ConfigError(f"config.model.towers.*.init brings {path} of {array.shape}, which in this model is {found}.")
         params[path] = jax.make_array_from_callback(array.shape, like[path].sharding, array.astype(like[path].dtype).__getitem__)
-    averages = {path: jnp.copy(params[path]) for path in state.ema}  # a copy: the next step donates both
-    return dataclasses.replace(state, params=from_paths(params), ema=averages)
+    copies = lambda averages: {path: jnp.copy(params[path]) for path in averages}  # the next step donates both
+    momentum = {label: copies(averages) for label, averages in state.momentum.items()}
+    return dataclasses.replace(state, params=from_paths(params), ema=copies(state.ema), momentum=momentum)
 
 
 def _loop(
@@ -207,7 +208,7 @@ def _loop(
         batch = {name: array for name, array in batch.items() if name not in HOST_ONLY}
         arrays = meshes.place_batch(batch | {"stop": np.full(rows, signals.wanted, np.uint8)}, run.mesh)
         measured = (done + 1) % every == 0 or done + 1 == run.steps
-        current, metrics = update(current, arrays, np.bool_(measured))
+        current, metrics = update(current, arrays, np.bool_(measured), run.active(done))
         done += 1
         if pending is not None:
             stop = settle(pending)

@@ -23,7 +23,7 @@ from models.dual import DualEncoder
 from training import flops
 from training import run as runs
 from training.data import example
-from training.step import example_keys
+from training.forward import example_keys
 
 # Published memory per device, bytes. TPUs: cloud.google.com/tpu/docs, the pages of v5e, v5p and v6e; GPUs: NVIDIA's data sheets (SXM).
 MEMORY = {"v5e": 16e9, "v5p": 95e9, "v6e": 32e9, "a100": 80e9, "h100": 80e9, "h200": 141e9}
@@ -180,6 +180,7 @@ def tensor_sent(model: DualEncoder, spec, rows: int, tensor: int) -> int:
 def make(
     model: DualEncoder, found: list[Entry], spec: Mapping[str, jax.ShapeDtypeStruct], mesh, rules, tower_rules=MappingProxyType({}),
     *, freeze=(), through=(), optimizer_bytes: int | None = None, ema: bool = False, microbatches: int = 1, known=None,
+    kept: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:  # fmt: skip
     """The plan of a step.
 
@@ -196,8 +197,9 @@ def make(
         ema: whether an average is kept.
         microbatches: parts in which the towers see the batch.
         known: what `survey` found of this model, to plan several meshes or batches with one trace.
+        kept: bytes of one device by kind that the state holds beside all this.
     """
-    boxed, kept, flops_by_row = known or survey(model, spec)
+    boxed, backward, flops_by_row = known or survey(model, spec)
     params = place(boxed, mesh, rules, tower_rules)
     trainable = {path: leaf for path, leaf in params.items() if not matches(path, freeze)}
     reduced = {path: leaf for path, leaf in params.items() if path in through or (path in trainable and not path.startswith("adapters/"))}
@@ -209,7 +211,8 @@ def make(
         "optimizer": 2 * learned if optimizer_bytes is None else optimizer_bytes,
         "averages": learned if ema else 0,
         "batch": shard_bytes(dict(spec)) // shards,
-        "activations": kept.by_row * rows // microbatches + kept.fixed,
+        "activations": backward.by_row * rows // microbatches + backward.fixed,
+        **kept,
     }
     sent = {
         "gradients": gradients_sent(reduced, mesh),
@@ -230,13 +233,18 @@ def make(
 
 
 def of_run(run: runs.Run, config) -> Plan:
-    """The plan of a run, prepared on its mesh with devices or without."""
+    """The plan of a run, prepared on its mesh with devices or without; where losses take turns, of the phase that needs most memory."""
     spec = run.spec | {"stop": jax.ShapeDtypeStruct((config.data.global_batch,), jnp.uint8)}
-    return make(
-        run.model, entries(config.losses), spec, run.mesh, config.mesh.rules, config.mesh.tower_rules, freeze=adapters.frozen(config),
+    state = {"momentum towers": run.abstract.momentum, "carries": run.abstract.carry}
+    found, known = entries(config.losses), (run.boxed, *survey(run.model, spec)[1:])
+    of_phase = lambda labels: make(
+        run.model, [entry for entry in found if entry.label in labels], spec, run.mesh, config.mesh.rules, config.mesh.tower_rules,
+        freeze=adapters.frozen(config),
         through=run.adapters.targets, optimizer_bytes=shard_bytes(run.abstract.opt_state), ema=config.optimizer.ema_decay is not None,
-        microbatches=config.train.microbatches or 1, known=(run.boxed, *survey(run.model, spec)[1:]),
+        microbatches=config.train.microbatches or 1, known=known,
+        kept={kind: shard_bytes(tree) for kind, tree in state.items() if jax.tree.leaves(tree)},
     )  # fmt: skip
+    return max((of_phase(labels) for labels in dict.fromkeys(run.phases.values())), key=lambda plan: plan.bytes)
 
 
 def survey(model: DualEncoder, spec) -> tuple[Any, Activations, int]:

@@ -5,6 +5,7 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -12,16 +13,17 @@ import interop
 from core import mesh as meshes
 from core import paths
 from core.config import ConfigError, check_section, plain
-from losses.entries import entries
+from losses.entries import entries, phases
 from models import adapters, dual
-from training import cached_gradients, optimizer
+from training import cached_gradients, carries, mixing, momentum, optimizer
 from training.data import Data, example
+from training.forward import Forward
 from training.state import TrainState
 from training.step import make_step, start
 
 SECTIONS = ("seed", "data", "model", "losses", "optimizer", "train", "checkpoint", "mesh", "evals", "log")
 SECTION_KEYS = {
-    "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps", "stall_seconds"),
+    "train": ("steps", "epochs", "examples", "microbatches", "accumulate_steps", "profile_steps", "stall_seconds", "carries"),
     "checkpoint": ("every_steps", "keep_last", "keep_every_steps", "best"),
     "mesh": ("data", "fsdp", "tensor", "rules", "tower_rules"),
     "log": ("every_steps", "tensorboard", "wandb"),
@@ -53,11 +55,17 @@ class Run(NamedTuple):
     steps: int
     model: dual.DualEncoder
     adapters: adapters.Adapters
-    step: Any  # (state, batch, measure) -> (state, metrics), pure
+    forward: Forward
+    step: Any  # (state, batch, measure, active=) -> (state, metrics), pure
+    phases: dict[int, tuple[str, ...]]  # labels of the active losses by the step from which they are
     init: Any  # () -> the first state, pure
     initial: Any  # () -> parameters by path that other checkpoints bring, read from their files
     boxed: Any  # abstract parameters with their logical axes
     abstract: TrainState  # shapes and shardings
+
+    def active(self, step: int) -> tuple[str, ...]:
+        """Labels of the losses of the update after `step` finished ones."""
+        return self.phases[max(first for first in self.phases if first <= step)]
 
 
 def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> Run:
@@ -69,9 +77,10 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
     _check(config, mesh)
     steps = total_steps(config.train, config.data.global_batch, data.records_per_epoch)
     found = entries(config.losses)
+    in_turn = phases(found, steps)
     model = dual.build(config.model, data.vocab_size)
     spec = data.spec()
-    shared = dict(seed=config.seed, freeze=adapters.frozen(config))
+    shared = dict(freeze=adapters.frozen(config), kept=carries.make(config.train.carries))
     average = config.optimizer.ema_decay
     with _ambient(mesh):
         with _as_config_error("the model"):
@@ -83,15 +92,22 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         tx = optimizer.make(config.optimizer, steps, names, shared["freeze"])
         rate = optimizer.schedule(config.optimizer, steps)
         split = dict(microbatches=config.train.microbatches or 1, shards=meshes.shards(mesh))
-        update = make_step(model, adapted, found, tx, rate, ema_decay=average, **shared, **split)
-        init = partial(start, model, adapted, tx, example(spec), with_ema=average is not None, **shared)
-        abstract = abstract_state(init, boxed, mesh, config.mesh)
+        cached_gradients.check_groups(spec, *split.values())
+        together = config.data.global_batch // split["shards"] // split["microbatches"]
+        beside = dict(momentum=momentum.make(config.model), mixing=mixing.make(config.model, model.towers, together))
+        forward = Forward(model, adapted, seed=config.seed, steps=steps, **beside, **split)
+        update = make_step(forward, found, tx, rate, ema_decay=average, **shared)
+        shapes = _array_shapes(forward, boxed, spec)
+        init = partial(start, forward, tx, example(spec), shapes, with_ema=average is not None, **shared)
+        abstract = abstract_state(init, boxed, mesh, config.mesh, shared["kept"])
         # A loss without its arrays, or an option it refuses, fails here, not after a compile.
         stop = jax.ShapeDtypeStruct((config.data.global_batch,), np.uint8)
         with _as_config_error("a step"):
-            jax.eval_shape(update, abstract, spec | {"stop": stop}, jax.ShapeDtypeStruct((), bool))
+            for active in dict.fromkeys(in_turn.values()):
+                measure = jax.ShapeDtypeStruct((), bool)
+                jax.eval_shape(partial(update, active=active), abstract, spec | {"stop": stop}, measure)
     initial = partial(interop.initial, config) if any("init" in tower for tower in config.model.towers.values()) else dict
-    return Run(mesh, data, spec, steps, model, adapted, update, init, initial, boxed, abstract)
+    return Run(mesh, data, spec, steps, model, adapted, forward, update, in_turn, init, initial, boxed, abstract)
 
 
 def _check(config, mesh) -> None:
@@ -140,14 +156,25 @@ def _as_config_error(what: str):
         raise ConfigError(f"{what} cannot be built from this config: {error}") from error
 
 
-def abstract_state(init, boxed, mesh, section) -> TrainState:
-    """Shapes of the state with shardings: optimizer and averages lie as their parameters do, anything else is replicated.
+def _array_shapes(forward: Forward, boxed, spec) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the named arrays of a step, as far as no carry is among them."""
+
+    def arrays(flat, batch, step):
+        averages = {momentum.label: momentum.begin(flat) for momentum in forward.momentum}
+        return forward.towers(flat, batch, step) | forward.beside(flat, averages, batch, step)
+
+    return jax.eval_shape(arrays, paths.by_path(nn.unbox(boxed)), dict(spec), jax.ShapeDtypeStruct((), np.int32))
+
+
+def abstract_state(init, boxed, mesh, section, kept) -> TrainState:
+    """Shapes of the state with shardings: optimizer and averages lie as their parameters do, carries as they say, the rest is replicated.
 
     Args:
         init: makes the first state.
         boxed: abstract parameters with their logical axes.
         mesh: with devices or without.
         section: `config.mesh`, for its rules.
+        kept: carries.
     """
     shapes = jax.eval_shape(init)
     shardings = meshes.param_shardings(boxed, mesh, section.rules, section.tower_rules)
@@ -162,4 +189,5 @@ def abstract_state(init, boxed, mesh, section) -> TrainState:
 
     placed = lambda tree: jax.tree_util.tree_map_with_path(like_parameter, tree)
     params = jax.tree.map(lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes.params, shardings)
-    return TrainState(placed(shapes.step), params, placed(shapes.opt_state), placed(shapes.ema))
+    rest = {name: placed(tree) for name, tree in shapes.items().items() if name not in ("params", "carry")}
+    return TrainState.of(placed(shapes.step), rest | {"params": params, "carry": carries.place(kept, shapes.carry, mesh)})

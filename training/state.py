@@ -8,13 +8,20 @@ import jax
 
 @flax.struct.dataclass
 class TrainState:
-    """Plain arrays only; `step` counts finished updates."""
+    """Plain arrays only; `step` counts finished updates. Parts that a run does not have are {}."""
 
     step: jax.Array
     params: Any
     opt_state: Any
-    ema: Any  # exponential moving average of the trainable parameters by path, or {}
+    ema: Any  # exponential moving average of the trainable parameters by path
+    momentum: Any = flax.struct.field(default_factory=dict)  # averages that losses read, by label and path
+    carry: Any = flax.struct.field(default_factory=dict)  # what losses keep, by label and name
 
     def items(self) -> dict[str, Any]:
         """What a checkpoint stores, by item; `step` is the folder's name."""
-        return {"params": self.params, "opt": self.opt_state, "ema": self.ema}
+        return {"params": self.params, "opt": self.opt_state, "ema": self.ema, "momentum": self.momentum, "carry": self.carry}
+
+    @classmethod
+    def of(cls, step: jax.Array, items: dict[str, Any]) -> "TrainState":
+        """The inverse of `items`."""
+        return cls(step, items["params"], items["opt"], items["ema"], items["momentum"], items["carry"])

@@ -28,7 +28,7 @@ from tests.input_pipeline import test_sources as source_contracts
 from tests.losses import test_contracts as loss_contracts
 from tests.models import test_contracts as model_contracts
 from tests.models import toys as model_toys
-from training import optimizer
+from training import carries, optimizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -304,3 +304,14 @@ def test_the_optimizer_decays_what_the_mask_says(example, monkeypatch):
     for _ in range(2):  # the rate of the very first step is 0
         updates, state = jax.jit(tx.update)(jax.tree.map(jnp.zeros_like, params), state, params)
     assert (updates["dense/kernel"] < 0).all() and (updates["dense/bias"] == 0).all()
+
+
+def test_the_carry_follows_its_rows(example, monkeypatch):
+    monkeypatch.setitem(carries.CARRIES, "centres", example("training/carries.py").Centres)
+    (found,) = carries.make(changed("training/carries.py").train.carries)
+    shapes = dict(z_image=jax.ShapeDtypeStruct((3, 2), "float32"), id=jax.ShapeDtypeStruct((3,), "int32"))
+    state = carries.init([found], shapes)
+    arrays = dict(z_image=jnp.array([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]), id=jnp.array([7, 7, 2]))
+    named = carries.named(carries.update([found], state, arrays))
+    assert set(named) == {"centre_z"}
+    np.testing.assert_allclose(named["centre_z"][jnp.array([7, 2, 0])], 0.01 * np.array([[0.5, 0.5], [3, 4], [0, 0]]), rtol=1e-5)

@@ -38,10 +38,10 @@ def batch(seed=0, queries=8, passages=None, width=6, hard=2, classes=4, padded=2
 
 
 def inputs(loss, arrays, without=(), teacher=False):
-    """Those of `arrays` that are parameters of `loss`."""
+    """Those of `arrays` that are parameters of `loss`; a queue, a key and shares of mixtures are left to tests of their own."""
     without = without if teacher else (*without, "zq_teacher", "zp_teacher")
     names = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is not p.KEYWORD_ONLY]
-    return {name: arrays[name] for name in names if name not in without}
+    return {name: arrays[name] for name in names if name in arrays and name not in without}
 
 
 def trainable(arrays):

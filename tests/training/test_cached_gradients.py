@@ -13,7 +13,7 @@ from losses.entries import entries, mean_loss
 from models import dual
 from tests import tiny
 from training import cached_gradients
-from training.step import example_keys
+from training.forward import example_keys
 
 TOWER = dict(name="text", options=dict(vocab_size=20, length=6, width=8, layers=1, heads=2, embed_dim=8, causal=False, pooling="mean"))
 TEXTS = dict(towers=dict(text=TOWER), views=dict(text="text"), adapters={}, temperature_init=0.07, logit_bias_init=None)

@@ -10,7 +10,7 @@ from core.config import ConfigError
 from core.paths import by_path
 from losses.entries import apply_entry, entries
 from tests import tiny
-from training import step as steps
+from training import forward
 
 
 def run_steps(made, tmp_path, count=3, **mesh):
@@ -108,7 +108,7 @@ def test_scale_norms_and_biases_do_not_decay(tmp_path):
 
 def test_dropout_keys_depend_on_seed_step_view_and_row_only():
     keys = lambda seed, step, rows: {
-        v: jax.random.key_data(k) for v, k in steps.example_keys(seed, jnp.asarray(step), ("text", "image"), rows).items()
+        v: jax.random.key_data(k) for v, k in forward.example_keys(seed, jnp.asarray(step), ("text", "image"), rows).items()
     }
     few, many = keys(0, 3, 4), keys(0, 3, 8)
     assert (few["text"] == many["text"][:4]).all()

@@ -1,0 +1,90 @@
+"""From parameters and a batch to the named arrays that losses read: towers with a gradient, and what stands beside them without one."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from core.paths import from_paths
+from models.adapters import Adapters
+from models.dual import DualEncoder, of_views
+from training import cached_gradients
+from training.mixing import Mixing
+from training.momentum import Momentum
+
+
+def example_keys(seed: int, step: Array, views, rows: int) -> dict[str, Array]:
+    """One key per view and row of the global batch, from (seed, step, view, row): no device index, so no mesh changes a mask."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    row = jax.vmap(jax.random.fold_in, (None, 0))
+    return {view: row(jax.random.fold_in(key, index), jnp.arange(rows)) for index, view in enumerate(sorted(views))}
+
+
+def loss_key(seed: int, step: Array) -> Array:
+    """The key of all that losses draw in a step, beyond the indices of views."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 2**32 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """How the arrays of a step come about.
+
+    Attributes:
+        model: the dual encoder.
+        adapters: those of its matrices; the model sees them merged.
+        momentum: averages of its towers that read views too.
+        mixing: second readings of views, with mixed hidden states.
+        seed: of dropout and of what losses draw.
+        steps: of the whole run.
+        microbatches: parts in which the towers see the batch; loss and gradient are those of the whole batch.
+        shards: parts that the mesh splits the batch into.
+    """
+
+    model: DualEncoder
+    adapters: Adapters
+    momentum: tuple[Momentum, ...] = ()
+    mixing: tuple[Mixing, ...] = ()
+    seed: int = 0
+    steps: int = 1
+    microbatches: int = 1
+    shards: int = 1
+
+    def towers(self, flat: Mapping[str, Array], batch: Mapping[str, Array], step: Array) -> dict[str, Array]:
+        """What the towers make of the views, with their scale and bias; and of views that are mixed on the way.
+
+        Args:
+            flat: all parameters by path.
+            batch: views and columns of the global batch.
+            step: finished updates.
+        """
+        keys = example_keys(self.seed, step, self.model.views, next(iter(batch.values())).shape[0])
+        params = self.adapters.merge(from_paths(flat))
+        arrays = cached_gradients.apply(self.model, params, batch, keys, self.microbatches, self.shards)
+        for mixing in self.mixing:
+            hooks, mine = partial(mixing.hooks, step_key=loss_key(self.seed, step)), {view: keys[view] for view in mixing.views}
+            mixed = cached_gradients.apply(
+                self.model, params, of_views(batch, mixing.views), mine, self.microbatches, self.shards, hooks
+            )  # fmt: skip
+            arrays |= {f"{name}_{mixing.label}": array for name, array in mixed.items() if array.ndim} | mixing.named(mine)
+        return arrays
+
+    def beside(
+        self, flat: Mapping[str, Array], averages: Mapping[str, Mapping[str, Array]], batch: Mapping[str, Array], step: Array
+    ) -> dict[str, Array]:
+        """What gets no gradient: columns of the batch, momentum towers, `key`, `step`, and `progress` from 0 to 1.
+
+        Args:
+            flat: all parameters by path.
+            averages: of the momentum towers, by label and path.
+            batch: views and columns of the global batch.
+            step: finished updates.
+        """
+        arrays = {name: array for name, array in batch.items() if name not in self.model.views}
+        for momentum in self.momentum:
+            params = self.adapters.merge(from_paths(dict(flat) | averages[momentum.label]))
+            read = cached_gradients.apply(self.model, params, of_views(batch, momentum.views), {}, self.microbatches, self.shards)
+            arrays |= {f"{name}_{momentum.label}": array for name, array in read.items() if array.ndim}
+        return arrays | {"key": loss_key(self.seed, step), "step": step, "progress": step / self.steps}

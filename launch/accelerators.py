@@ -24,7 +24,9 @@ def visible(count: int) -> list[str]:
 
 def tpu_chips() -> int:
     """TPU chips of this machine; 0 where JAX is kept to the CPU."""
-    return 0 if os.environ.get("JAX_PLATFORMS") == "cpu" else len(list(pathlib.Path("/dev").glob("accel[0-9]*")))
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return 0
+    return sum(len(list(pathlib.Path("/dev").glob(name))) for name in ("accel[0-9]*", "vfio/[0-9]*"))  # by generation of the chips
 
 
 def shares(count: int, flag: str, gpus: Sequence[str], chips: int) -> list[Mapping[str, str]]:

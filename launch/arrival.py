@@ -49,7 +49,8 @@ def _receive(port: int, count: int, seconds: float) -> None:
         server = socket.create_server(("", port), family=family, backlog=count, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(
-            f"port {port} of the coordinator cannot be opened ({error.strerror}); is another run using it? Choose another port."
+            f"port {port} of the coordinator cannot be opened ({error.strerror}); is another run using it? Choose another port "
+            "(in TANDEM_COORDINATOR, --port, or JAX_COORDINATOR_PORT where a cluster is recognised)."
         ) from error
     with server, contextlib.ExitStack() as connections:
         while len(arrived) < count - 1:

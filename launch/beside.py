@@ -92,7 +92,7 @@ class Keeper:
         if code == process.DONE:  # it met what an earlier run had left, before training began anew
             return
         self._left = -1 if code == process.CONFIG_ERROR else self._left - 1
-        then = "training goes on without it" if self._gave_up() else "starting it again"
+        then = "it is not started again" if self._gave_up() else "starting it again"
         process.log.error("evaluation ended with %s; %s", children.how(code), then)
 
     def _gave_up(self) -> bool:

@@ -57,7 +57,7 @@ def test_explicit_variables(find):
         (dict(TANDEM_COORDINATOR="h", TANDEM_PROCESSES="2", TANDEM_PROCESS="1"), "it must be host:port"),
         (dict(TANDEM_COORDINATOR="auto"), "JAX recognises no cluster here; set TANDEM_COORDINATOR=host:port"),
         (dict(OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="0"), "recognises Open MPI up to 4"),
-        (POD | dict(JOB_COMPLETION_INDEX="0"), "needs the package kubernetes"),
+        (POD | dict(JOB_COMPLETION_INDEX="0", TANDEM_COORDINATOR="auto"), "recognises no cluster"),
     ],
 )
 def test_what_is_half_told_is_an_error(variables, message, find):
@@ -129,6 +129,10 @@ def test_tpu_workers_of_gke_join(find, on_tpu):
 def test_workers_of_a_tpu_pod_join_by_its_metadata(hosts, seat, find, on_tpu):
     on_tpu["worker-network-endpoints"] = hosts
     assert find() == seat
+
+
+def test_a_pod_that_cannot_ask_about_others_says_so(find, caplog):
+    assert find(**POD, JOB_COMPLETION_INDEX="0") is None and "pip install it, or set TANDEM_COORDINATOR" in caplog.text
 
 
 def test_an_indexed_job_joins_and_other_pods_are_alone(find, monkeypatch, recwarn):

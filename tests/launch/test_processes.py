@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import time
 
 import jax
@@ -16,6 +15,7 @@ from core import mesh as meshes
 from core.checkpoint import committed_steps, restore
 from core.logbook import read_lines
 from core.workdir import locked, read_json
+from launch.children import free_port
 from tests.launch.test_commands import TOY, run, start
 from training import run as runs
 from training.data import open_data
@@ -52,10 +52,7 @@ pytestmark = pytest.mark.many_processes
 
 
 def start_all(count, workdir, *arguments, recipe=TOY, **environment):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = dict(TANDEM_COORDINATOR=f"127.0.0.1:{port}", TANDEM_PROCESSES=str(count), **environment)
+    shared = dict(TANDEM_COORDINATOR=f"127.0.0.1:{free_port()}", TANDEM_PROCESSES=str(count), **environment)
     return [start("train", *recipe, *RUN, *arguments, f"--workdir={workdir}", **shared, TANDEM_PROCESS=str(rank)) for rank in range(count)]
 
 
@@ -122,8 +119,9 @@ def four(tmp_path_factory):
     return workdir
 
 
-def test_two_processes_train_what_one_does(one, tmp_path):
-    train_all(2, tmp_path / "two")
+def test_two_processes_of_the_launcher_train_what_one_does(one, tmp_path):
+    code, _, err = run("local", "--processes=2", "--eval=none", *GLYPHS, *RUN, f"--workdir={tmp_path / 'two'}")
+    assert code == 0, err
     assert_same_run(tmp_path / "two", one, range(1, 7))
 
 
@@ -190,6 +188,12 @@ def test_a_process_that_is_killed_ends_the_other_with_5(lost, tmp_path):
     assert code == 5, err
     assert "a process of this run is lost" in err.strip().splitlines()[-1], err
     assert committed_steps(workdir / "checkpoints") == []
+
+
+def test_one_that_never_comes_is_named_in_bounded_time(tmp_path):
+    alone = dict(TANDEM_COORDINATOR=f"127.0.0.1:{free_port()}", TANDEM_PROCESSES="2", TANDEM_PROCESS="0", TANDEM_ARRIVAL_SECONDS="1")
+    code, _, err = run("train", *TOY, f"--workdir={tmp_path / 'run'}", **alone)
+    assert code == 5 and "process 1 of 2 did not come within 1 s" in err and "Traceback" not in err, err
 
 
 def test_a_mistake_ends_both_with_one_line_and_3(tmp_path):

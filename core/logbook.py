@@ -14,6 +14,7 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 from core.config import ConfigError
+from core.lines import Lines
 from core.storage import as_path
 
 log = logging.getLogger(__name__)
@@ -71,16 +72,13 @@ class Logbook:
         if not active:
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        self._path, self._waiting = workdir / "metrics.jsonl", []
-        # What a killed run left of its last line must not swallow the next one.
-        self._torn = self._path.exists() and self._path.stat().st_size > 0 and not self._path.read_bytes().endswith(b"\n")
-        self._backends = {}
+        self._lines, self._backends = Lines(workdir / "metrics.jsonl"), {}
         if tensorboard:
             self._open("TensorBoard", lambda: TensorBoard(workdir / "tensorboard" / "train", first_step))
         if wandb is not None:
             self._open("Weights & Biases", lambda: WeightsAndBiases(workdir, wandb))
         if on_metrics is not None:
-            self._open("on_metrics", lambda: Told(self._path, on_metrics, first_step))
+            self._open("on_metrics", lambda: Told(workdir / "metrics.jsonl", on_metrics, first_step))
         self._bar = tqdm.tqdm(
             total=total_steps, initial=first_step, unit="step", mininterval=1.0 if sys.stderr.isatty() else 15.0, dynamic_ncols=True,
             disable=on_metrics is not None,
@@ -91,8 +89,7 @@ class Logbook:
         """Logs one step. A value that is not finite is written as null: JSON has no NaN."""
         if not self.active:
             return
-        self._waiting.append(json.dumps({"step": step, "time": round(time.time(), 3), **_finite(metrics)}) + "\n")
-        self._write_lines()
+        self._lines.add({"step": step, "time": round(time.time(), 3), **_finite(metrics)})
         for name in list(self._backends):
             with self._survived(name):
                 self._backends[name].write(step, metrics)
@@ -107,22 +104,10 @@ class Logbook:
         """Flushes everything."""
         if self.active:
             self._bar.close()
-            self._write_lines()
+            self._lines.flush()
             for name in list(self._backends):
                 with self._survived(name):
                     self._backends[name].close()
-
-    def _write_lines(self) -> None:
-        if not self._waiting:
-            return
-        try:
-            with open(self._path, "a") as file:
-                file.write("\n" * self._torn + "".join(self._waiting))
-            self._waiting, self._torn = [], False
-        except OSError as error:
-            if not self._torn:
-                log.warning("%s cannot be written now, its lines wait: %s", self._path, error)
-            self._torn = True  # a part of a line may be there
 
     def _open(self, name: str, make) -> None:
         with self._survived(name):

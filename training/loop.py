@@ -1,7 +1,6 @@
 """The training loop: data in, steps, log, checkpoints; stops cleanly on a signal or a bad loss, and resumes exactly."""
 
 import dataclasses
-import json
 import logging
 import math
 import pathlib
@@ -19,6 +18,7 @@ import numpy as np
 from core import mesh as meshes
 from core.checkpoint import Checkpoints, committed_steps, read_facts, restore
 from core.config import ConfigError
+from core.lines import Lines
 from core.logbook import Logbook
 from core.paths import by_path, from_paths
 from core.processes import meet
@@ -119,7 +119,9 @@ def train(
             wandb=config.log.wandb,
             on_metrics=on_metrics,
         )
-        batches = run.data.iterate(position, partial(_note_bad, lines), run.mesh)
+        # Each process notes the bad records of its rows in a file of its own.
+        bad = Lines(lines / f"bad_records{'' if alone else f'.{jax.process_index()}'}.jsonl")
+        batches = run.data.iterate(position, bad.add, run.mesh)
         profile = Profile(config.train.profile_steps, lines)
         agreed = alone
         try:
@@ -134,6 +136,7 @@ def train(
             raise
         finally:
             book.close()
+            bad.flush()
             batches.close()
             if agreed:  # else the others may be gone, or wait elsewhere: closing would wait for them
                 checkpoints.close()
@@ -225,13 +228,6 @@ def _loop(
             pending = None
         profile.after(done)
     return Outcome(done, stopped=done < run.steps)
-
-
-def _note_bad(workdir: pathlib.Path, entry: dict) -> None:
-    """One line for a record that was passed over; each process notes those of its rows in a file of its own."""
-    suffix = "" if jax.process_count() == 1 else f".{jax.process_index()}"
-    with open(workdir / f"bad_records{suffix}.jsonl", "a") as file:
-        file.write(json.dumps(entry) + "\n")
 
 
 def _bad(what: str, workdir: pathlib.Path, pending: Pending) -> BadLoss:

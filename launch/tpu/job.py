@@ -99,7 +99,7 @@ def _wait(other: clusters.Child, stop: children.Stop) -> None:
 
 
 def starter(cluster: ConfigDict, root: pathlib.Path = ROOT) -> Callable:
-    """What starts the processes of a sweep on resources of their own: `(words, variables, output) -> child`. Evaluations take the small one."""
+    """What starts the processes of a sweep, each on a resource of its own: `(words, variables, output) -> child`."""
 
     def start(words: Sequence[str], variables: Mapping[str, str], output) -> clusters.Child:
         clusters.check_workdir(words, cluster.shared_folders, SHARED)

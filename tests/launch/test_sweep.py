@@ -151,6 +151,16 @@ def test_a_mistaken_backend_is_one_line(name, cluster, message):
         backends.find(name, cluster)
 
 
+@pytest.mark.parametrize(
+    "name, cluster", [("slurm", "slurm.py"), ("tpu", "tpu.py:project=p"), ("gke", "gke_gpu.py:image=i"), ("gke", "gke_tpu.py:image=i")]
+)
+def test_every_backend_opens_its_cluster_file(name, cluster):
+    found = backends.find(name, f"configs/clusters/{cluster}")
+    assert callable(found.start) and found.slots(3) == [{}] * 3 and not found.beside
+    with pytest.raises(ConfigError, match="cluster.platform is"):
+        backends.find("tpu" if name != "tpu" else "slurm", f"configs/clusters/{cluster}")
+
+
 class Job:
     """A job of a cluster that stands for a trainer or an evaluation; ends at its third look."""
 

@@ -128,7 +128,7 @@ class Run:
                 process.log.info("JobSet %s: %s", self.name, over)
                 return code
             if status.get("restarts", 0) != restarts:
-                restarts, deadline = status["restarts"], time.monotonic() + self.cluster.wait_seconds
+                restarts = status["restarts"]
                 process.log.warning(
                     "restart %d of %d, from the last checkpoint", restarts, self.wanted["spec"]["failurePolicy"]["maxRestarts"]
                 )

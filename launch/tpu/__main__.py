@@ -8,6 +8,7 @@ Any other module of Tandem's and its flags may follow `--`. Ctrl-C: the workers 
 command goes on later; a second one gives it back at once. Codes are those of `launch.train`.
 """
 
+import os
 import pathlib
 import sys
 import tempfile
@@ -52,7 +53,9 @@ def main(arguments) -> None:
             print(job.rehearsal(cluster, words, evaluation, "COMMIT", keep=_KEEP.value))
             return
         shipment = pod.Shipment(job.ROOT, ship.pack(job.ROOT, dirty=_DIRTY.value))
-        with locked(pathlib.Path(tempfile.gettempdir()) / "tandem-tpu", "launched", name=f"{job.name_of(cluster, words)}.lock"):
+        with locked(
+            pathlib.Path(tempfile.gettempdir()) / f"tandem-tpu-{os.getuid()}", "launched", name=f"{job.name_of(cluster, words)}.lock"
+        ):
             with children.Stop() as stop:
                 code = job.run(cluster, words, evaluation, stop, shipment, _RESTARTS.value, _KEEP.value)
     sys.exit(code)

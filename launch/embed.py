@@ -48,6 +48,7 @@ def embed() -> None:
 
     if (_WORKDIR.value is None) == (_MODEL.value is None):
         raise ConfigError("give either --workdir, the folder of a training run, or --model, another library's.")
+    output = on_this_machine(_OUTPUT.value, "--output")
     values = open_values(_INPUT.value, _COLUMN.value, _ID_COLUMN.value)
     options = dict(truncate_dim=_TRUNCATE.value, dtype=_PRECISION.value)
     encoder = retrieval.load(_WORKDIR.value or _MODEL.value, _STEP.value, **options)
@@ -57,7 +58,6 @@ def embed() -> None:
             f"--view={view} does not read {values.kind}s, which {_INPUT.value} holds; this model has {', '.join(encoder.views)}."
         )
     sizes = dict(shard_rows=_SHARD_ROWS.value, batch=_BATCH.value, tokens=_TOKENS.value or encoder.tokens, prompt=_PROMPT.value)
-    output = on_this_machine(_OUTPUT.value, "--output")
     with locked(output, "written", "--output"):
         made_by = job.settings(encoder, values, view, **sizes)
         writer = shards.Writer(output, made_by, dtype=_DTYPE.value, format=_FORMAT.value)

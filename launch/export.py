@@ -37,6 +37,7 @@ def export() -> None:
 
     if (_WORKDIR.value is None) == (_MODEL.value is None):
         raise ConfigError("give either --workdir, the folder of a training run, or --model, another library's.")
+    output = on_this_machine(_OUTPUT.value, "--output")
     encoder = retrieval.load(_WORKDIR.value or _MODEL.value, _STEP.value)
     source, run, results = encoder.imported(), None, []
     if _TOWER.value is not None:
@@ -44,7 +45,6 @@ def export() -> None:
     if _WORKDIR.value is not None:
         run = {"step": encoder.step, "config": plain(encoder.config)}
         results = [read_json(file) for file in sorted((as_path(_WORKDIR.value) / "evals" / str(encoder.step)).glob("*.json"))]
-    output = on_this_machine(_OUTPUT.value, "--output")
     text = card(output.name, _FORMAT.value, source.model, run, results)
     out.write(source, output, _FORMAT.value, truncate_dim=_TRUNCATE.value, card=text)
     process.log.info("%s: written", output)

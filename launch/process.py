@@ -101,7 +101,7 @@ def log_to_stderr(prefix: str = "", verbose: bool = True) -> None:
 
 
 def _quiet() -> None:
-    for name in ("absl", "jax", "orbax", "grain", "matplotlib", "fontTools", "PIL"):
+    for name in ("absl", "jax", "orbax", "grain", "gcsfs", "fsspec", "matplotlib", "fontTools", "PIL"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

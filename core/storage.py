@@ -1,7 +1,7 @@
 """Folders on this machine or on an object store (`gs://`): one kind of path for both, and stand-ins for what a store cannot do.
 
 A store can neither append nor rename: what grows is written to this machine and uploaded whole (`spooled`), and a file appears with its
-last byte (`written_whole`). All that tells the two kinds of folder apart is in this file and in `workdir.locked`.
+last byte (`written_whole`). Who works in a folder need not know which kind it is; locks are in `workdir.py`.
 """
 
 import contextlib

@@ -37,11 +37,9 @@ RESULTS = {
         'dict(recall=found.metrics["img2txt/recall@1"], noted=(ROOT / "runs/notebook_numbers_broken/bad_records.jsonl").read_text())',
         lambda recall, noted: recall > 0.6 and json.loads(noted.splitlines()[0])["kind"] == "truncated",
     ),
-    "4_compare": (
+    "4_compare": (  # 0.159, from 0.105 to 0.213
         "dict(seeds=len(items), judged=judged)",
-        lambda seeds, judged: (
-            seeds == 5 and len(judged["differences"]) == 5 and np.mean(judged["differences"]) == pytest.approx(judged["mean"])
-        ),
+        lambda seeds, judged: seeds == 5 and judged["interval"][0] > 0 and judged["mean"] > 0.05,
     ),
 }
 
@@ -98,6 +96,7 @@ COLAB = """
 import importlib.metadata, pathlib, shutil, subprocess, sys, types
 for name in ("google", "google.colab"):
     sys.modules[name] = types.ModuleType(name)
+sys.modules["google.colab"].output = None  # which jax asks for
 calls = []
 def run(words, check):
     calls.append(words)

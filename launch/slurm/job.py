@@ -36,7 +36,7 @@ def starter(cluster: ConfigDict):
     def start(words: Sequence[str], variables: Mapping[str, str], output) -> Job:
         log = pathlib.Path(output.name).resolve()
         kind = "evaluate" if "launch.evaluate" in words else "train"
-        work = script.Work(kind, words, log.parent / "slurm", escaped(log), f"{log.parent.name}-{kind}", variables=variables)
+        work = script.Work(kind, words, log.parent / "slurm", escaped(log), f"{name_of(log.parent.name)}-{kind}", variables=variables)
         with joining(work) as earlier:
             if earlier is not None and watched.holds(earlier["job"]):
                 if earlier["words"] != list(words):
@@ -72,9 +72,9 @@ def escaped(path: pathlib.Path) -> str:
     return str(path).replace("%", "%%")
 
 
-def name_of(path: pathlib.Path) -> str:
-    """A job's name after a folder's."""
-    return re.sub(r"[^\w.-]", "_", path.name) or "tandem"
+def name_of(path: str) -> str:
+    """A path as a name of one word."""
+    return re.sub(r"[^\w.-]+", "_", path).strip("_") or "tandem"
 
 
 class Job:

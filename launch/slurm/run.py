@@ -30,7 +30,7 @@ def folder(plan: Plan) -> pathlib.Path:
         ConfigError: the workdir is on an object store, to which SLURM writes no logs.
     """
     if plan.cluster.logs:
-        return pathlib.Path(plan.cluster.logs).resolve()
+        return pathlib.Path(plan.cluster.logs).resolve() / job.name_of(plan.workdir)
     if storage.is_remote(plan.workdir):
         raise ConfigError(f"--workdir={plan.workdir} takes no logs of SLURM; set cluster.logs to a folder on a disk that the nodes share.")
     return pathlib.Path(plan.workdir).resolve() / "slurm"
@@ -50,7 +50,7 @@ def evaluation(plan: Plan, trainer: str) -> script.Work:
 
 
 def _work(plan: Plan, kind: str, words: Sequence[str]) -> script.Work:
-    name, logs = f"{job.name_of(pathlib.Path(plan.workdir))}-{kind}", folder(plan)
+    name, logs = f"{job.name_of(pathlib.Path(plan.workdir).name)}-{kind}", folder(plan)
     return script.Work(kind, words, logs, f"{job.escaped(logs)}/{kind}-%j.log", name, plan.cluster.restarts)
 
 

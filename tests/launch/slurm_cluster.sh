@@ -56,7 +56,7 @@ CONF
   slurmd -N n1
   slurmd -N n2
   for _ in $(seq 100); do
-    if [ "$(sinfo --noheader --Node --states=idle --format=%N 2> /dev/null | wc -l)" = 2 ]; then return; fi
+    if [ "$(sinfo --noheader --Node --partition=all --states=idle --format=%N 2> /dev/null | wc -l)" = 2 ]; then return; fi
     sleep 0.1
   done
   sinfo --Node --long >&2

@@ -333,7 +333,9 @@ def test_what_slurm_cannot_do_is_one_line(tmp_path, monkeypatch):
     remote = plan(tmp_path)._replace(workdir="gs://bucket/run")
     with pytest.raises(ConfigError, match="takes no logs of SLURM; set cluster.logs"):
         run.rehearsal(remote)
-    assert f"{tmp_path}/logs/train-%j.log" in run.rehearsal(plan(tmp_path, logs=f"{tmp_path}/logs")._replace(workdir="gs://bucket/run"))
+    assert f"{tmp_path}/logs/gs_bucket_run/train-%j.log" in run.rehearsal(
+        plan(tmp_path, logs=f"{tmp_path}/logs")._replace(workdir="gs://bucket/run")
+    )
 
 
 def test_the_command_prints_scripts_and_refuses_mistakes(tmp_path):
@@ -472,7 +474,7 @@ def test_a_preempted_job_comes_back_and_ends_as_if_nothing_had_been(slurm, tmp_p
     assert [row["step"] for row in read_lines(metrics)] == list(range(1, STEPS + 1))
     _, err = whole.communicate(timeout=BOUND)
     assert whole.returncode == process.DONE, err
-    for ours, wanted in zip(*(jax.tree.leaves(test_processes.params(tmp_path / run, STEPS)) for run in ("run", "whole")), strict=True):
+    for ours, wanted in zip(*(jax.tree.leaves(test_processes.params(tmp_path / name, STEPS)) for name in ("run", "whole")), strict=True):
         np.testing.assert_array_equal(ours, wanted)
 
 

@@ -36,9 +36,9 @@ def main(_) -> None:
     with process.exit_codes():
         place = beside.parse(_EVAL.value, KINDS, CURE)
         gpus, variables = beside.split(place, accelerators.gpus())
-        keeper = None
+        keeper, readers = None, []
         if place.kind != beside.NONE and _CONFIG.value.evals:
-            keeper = beside.Keeper(lambda: _evaluate(place, variables), _RESTARTS.value)
+            keeper = beside.Keeper(lambda: _evaluate(place, variables, readers), _RESTARTS.value)
         command = [sys.executable, "-m", "launch.train", *children.without(sys.argv[1:], OWN)]
         with locked(as_path(_WORKDIR.value), "supervised", name="launcher.lock"):
             code = supervisor.supervise(
@@ -46,13 +46,15 @@ def main(_) -> None:
                 variables=accelerators.shares(_PROCESSES.value, "--processes", gpus, accelerators.tpu_chips()),
                 evaluation=keeper, follows=place.kind != beside.AFTER,
             )  # fmt: skip
+        for reader in readers:
+            reader.join(5)
     sys.exit(code)
 
 
-def _evaluate(place: beside.Place, variables):
+def _evaluate(place: beside.Place, variables, readers):
     command = [sys.executable, "-m", *beside.words(place, _WORKDIR.value)]
     child = children.start(command, os.environ | {process.COORDINATOR: process.ALONE, "PYTHONUNBUFFERED": "1"} | variables)
-    supervisor.heard(child, "[eval] ")
+    readers.append(supervisor.heard(child, "[eval] "))
     return child
 
 

@@ -188,9 +188,10 @@ def _why(code: int, log: pathlib.Path) -> str:
 
 
 def age(workdir) -> float | None:
-    """Seconds of wall time that a run took over all its starts, where it says so."""
+    """Seconds that a run took over all its starts, without the time between them, where it says so."""
     try:
-        return read_json(workdir / "goodput.json")["wall_seconds"]
+        found = read_json(workdir / "goodput.json")
+        return found["wall_seconds"] - found["seconds"]["down"]
     except (OSError, ValueError, KeyError):
         return None
 

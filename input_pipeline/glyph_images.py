@@ -8,7 +8,6 @@ import os
 import unicodedata
 from collections.abc import Iterator
 
-import matplotlib
 import numpy as np
 from fontTools.ttLib import TTFont
 from PIL import ImageFont
@@ -40,6 +39,8 @@ class GlyphImages:
 
 def named_characters() -> dict[str, list[int]]:
     """Code points that have a Unicode name, by the path of each DejaVu or STIX face with at least `MIN_CHARACTERS` of them."""
+    import matplotlib  # for its fonts, and slow to import
+
     folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
     paths = [os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.startswith(("DejaVu", "STIX")) and n.endswith(".ttf")]
     by_path = {}

@@ -7,8 +7,6 @@ import re
 import zlib
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 SIZE = 128  # numbers in a signature: the share of equal ones estimates the Jaccard similarity, with a standard deviation of at most 0.045
 SHINGLE = 3  # words
@@ -56,8 +54,10 @@ def groups(signatures: np.ndarray, similarity: float) -> np.ndarray:
 
 def joined(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """int64 [count], equal for things that pairs connect, directly or through others, from 0."""
+    from scipy.sparse import coo_array, csgraph  # a third of a second, which most sources do without
+
     graph = coo_array((np.ones(len(first), bool), (first, second)), (count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    return csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _distinct(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from input_pipeline import image as image_ops
 from input_pipeline.tasks import ClassificationTask, Labelled, ProbeTask, RetrievalTask
@@ -31,6 +30,8 @@ class Digits:
     def __init__(self, *, split: str = "train", size: int = 8):
         if split not in SPLITS:
             raise ValueError(f"Digits has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
+        from sklearn.datasets import load_digits  # longer to import than all the rest of Tandem
+
         digits = load_digits()
         order = np.random.Generator(np.random.PCG64(0)).permutation(len(digits.target))
         tests = round(TEST_SHARE * len(order))

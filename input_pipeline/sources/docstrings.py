@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from input_pipeline.near_duplicates import joined
 from input_pipeline.tasks import RankingTask, ranking_task
 
 SPLITS = ("train", "test")
@@ -165,6 +164,4 @@ def _shared_ids(functions: list[Function]) -> np.ndarray:
     """Dense int32 numbers, equal for functions that a chain of equal texts joins."""
     numbers: dict[tuple[str, str], int] = {}
     nodes = np.array([[numbers.setdefault(node, len(numbers)) for node in (("q", f.query), ("p", f.passage))] for f in functions])
-    graph = coo_array((np.ones(len(nodes)), nodes.T), shape=(len(numbers), len(numbers)))
-    _, label = connected_components(graph, directed=False)
-    return np.unique(label[nodes[:, 0]], return_inverse=True)[1].astype(np.int32)
+    return np.unique(joined(len(numbers), nodes[:, 0], nodes[:, 1])[nodes[:, 0]], return_inverse=True)[1].astype(np.int32)

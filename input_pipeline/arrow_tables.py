@@ -36,7 +36,7 @@ class Parquet:
         try:
             # Not mapped into memory: a mapped file that is cut short under us ends the process.
             self._file = pyarrow.parquet.ParquetFile(self._source or path)
-        except (pyarrow.ArrowInvalid, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(f"{path} is not a Parquet file: {error}") from error
@@ -94,6 +94,8 @@ class Parquet:
 class Arrow:
     """A folder that `datasets.Dataset.save_to_disk` wrote, without that library; its files are mapped into memory.
 
+    They may be deleted while they are read, but not cut short or written over.
+
     Raises:
         ValueError: no such folder, one of several splits, or a column that it lacks.
     """
@@ -101,9 +103,8 @@ class Arrow:
     def __init__(self, path: str, columns: Sequence[str]):
         import pyarrow
 
-        state = _state(path)
-        names = [entry["filename"] for entry in state["_data_files"]]
-        tables = [_open_stream(files.join(path, name)) for name in names]
+        with files.described_by(f"{path}/state.json", "files"):
+            tables = [_open_stream(files.join(path, entry["filename"])) for entry in _state(path)["_data_files"]]
         self._table = pyarrow.concat_tables(tables)
         check_columns(path, self._table.column_names, columns)
         self._path, self._columns = path, tuple(columns)
@@ -139,10 +140,18 @@ def check_columns(path: str, found: Sequence[str], needed: Sequence[str]) -> Non
 
 
 def _row(path: str, table, columns: Sequence[str], place: int, number: int) -> dict[str, Any]:
+    import pyarrow
+
     try:
-        return {name: table[name][place].as_py() for name in columns}
+        row = {name: table[name].slice(place, 1) for name in columns}
+        for column in row.values():
+            column.validate(full=True)  # a damaged offset would lead anywhere in memory
+        return {name: column[0].as_py() for name, column in row.items()}
     except UnicodeDecodeError as error:
         raise BadRecord(f"{path} row {number + 1} is not UTF-8 at its byte {error.start + 1}", "encoding") from error
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        kind = "encoding" if "UTF8" in str(error) else "malformed"
+        raise BadRecord(f"{path} row {number + 1}: {error}", kind) from error
 
 
 def _state(path: str) -> dict[str, Any]:
@@ -161,7 +170,7 @@ def _open_stream(path: str):
     try:
         with pyarrow.memory_map(path) as source:
             return pyarrow.ipc.open_stream(source).read_all()
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{path} is not an Arrow stream: {error}") from error
 
 

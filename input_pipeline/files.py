@@ -3,8 +3,10 @@
 Every failure to read is a `BadRecord`, so that a file that disappears in the middle of a run is counted and stepped over.
 """
 
+import contextlib
 import glob
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -30,6 +32,8 @@ def expand(patterns: Sequence[str], option: str = "files") -> list[str]:
     """
     if isinstance(patterns, str):
         raise ValueError(f"options.{option} is the text {patterns!r}; set it to a list of paths or patterns.")
+    if wrong := [pattern for pattern in patterns if not isinstance(pattern, str)]:
+        raise ValueError(f"options.{option} holds {wrong[0]!r}, which is no path; set it to a list of paths or patterns.")
     found = dict.fromkeys(path for pattern in patterns for one in braces(pattern) for path in _matches(one, option))
     if not found:
         raise ValueError(f"options.{option} is empty; set it to paths or patterns of files.")
@@ -85,7 +89,8 @@ def below(folder: str) -> list[str]:
         found = ((pathlib.Path(at).relative_to(folder).as_posix(), names) for at, _, names in os.walk(folder))
         paths = [f"{at}/{name}".removeprefix("./") for at, names in found for name in names]
     if not paths:
-        raise ValueError(f"{folder} is no folder with files; set options.folder to one.")
+        cure = "unpack it, or set options.folder to a .tar" if os.path.isfile(folder) else "set options.folder to one"
+        raise ValueError(f"{folder} is no folder with files; {cure}.")
     return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
 
 
@@ -158,6 +163,23 @@ def read(path: str, start: int = 0, stop: int | None = None) -> bytes:
     if stop is not None and len(data) != stop - start:
         raise BadRecord(f"{path} ends at byte {start + len(data)}, in the middle of a record", "truncated")
     return data
+
+
+@contextlib.contextmanager
+def described_by(path: str, option: str) -> Iterator[None]:
+    """While what a JSON file says of the files beside it is read and used.
+
+    Args:
+        path: of the file.
+        option: of the source, which errors name.
+
+    Raises:
+        ValueError: it is not there, is no JSON, or lacks what was looked for.
+    """
+    try:
+        yield
+    except (BadRecord, json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not describe the files beside it: {error!r}; set options.{option} to a whole copy.") from error
 
 
 def identity(path: str) -> tuple[str, int, str]:

@@ -67,7 +67,7 @@ def prepare() -> None:
             process.log.info("%s is done: %d records", output, read_json(output / "manifest.json")["records"])
             return
         write_json(output / "settings.json", settings)
-        source = batching.make_source(entry, "--options")
+        source = batching.make_source(entry, "--source")
         bounds = list(range(0, len(source), _SHARD.value)) + [len(source)]
         parts = [range(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
         with tqdm.tqdm(total=2 * len(source), unit="record", unit_scale=True, mininterval=0.5) as bar, _workers(_WORKERS.value) as run:

@@ -37,8 +37,15 @@ class ArrayRecord(Captioned):
     def __init__(self, *, folder: str = "", k: int = 0, draw: bool = True):
         super().__init__(draw)
         files.need_disk(folder, "a prepared folder", "folder")
-        manifest = _manifest(folder)
-        self.schema, self._k = manifest["schema"], k
+        if not os.path.exists(os.path.join(folder, MANIFEST)):
+            raise ValueError(f"{folder or 'options.folder'} has no {MANIFEST}; set options.folder to what launch.prepare wrote.")
+        with files.described_by(os.path.join(folder, MANIFEST), "folder"):
+            self._open(folder, json.loads(files.read(os.path.join(folder, MANIFEST))), k)
+
+    def _open(self, folder: str, manifest: dict[str, Any], k: int) -> None:
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"{folder} is of format {manifest['format']}, and this reads {FORMAT}; prepare the folder again.")
+        self.schema, self.counts, self._k = dict(manifest["schema"]), dict(manifest["counts"]), k
         if k and "negatives" not in self.schema:
             raise ValueError(f"options.k is {k}, but {folder} has no negatives; set it to 0.")
         for shard in manifest["shards"]:
@@ -51,7 +58,6 @@ class ArrayRecord(Captioned):
             self._columns = dict(np.load(file, allow_pickle=False))
         if len(self._rows) != manifest["records"] or any(len(column) != len(self._rows) for column in self._columns.values()):
             raise ValueError(f"{folder} holds {len(self._rows)} records, where its manifest has {manifest['records']}; prepare it again.")
-        self.counts = manifest["counts"]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -137,14 +143,3 @@ class ArrayRecord(Captioned):
         rows = [self.whole(i) for i in range(len(self))]
         negatives = (text for row in rows if "negatives" in row for text in row["negatives"])
         return ranking_task(((query, text) for row in rows for query in row["query"] for text in row["passage"]), negatives)
-
-
-def _manifest(folder: str) -> dict[str, Any]:
-    path = os.path.join(folder, MANIFEST)
-    try:
-        manifest = json.loads(files.read(path))
-    except (BadRecord, ValueError) as error:
-        raise ValueError(f"{folder or 'options.folder'} has no {MANIFEST}; set options.folder to what launch.prepare wrote.") from error
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"{path} is of format {manifest['format']}, and this reads {FORMAT}; prepare the folder again.")
-    return manifest

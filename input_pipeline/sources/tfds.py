@@ -63,12 +63,14 @@ class Split:
     """
 
     def __init__(self, folder: str, split: str, columns: Sequence[str]):
-        self._folder, info = folder, json.loads(files.read(f"{folder}/dataset_info.json"))
+        with files.described_by(f"{folder}/dataset_info.json", "folder"):
+            self._folder, info = folder, json.loads(files.read(f"{folder}/dataset_info.json"))
         _check_features(folder, columns)
         self._parts, self._places = [], []
         first = 0
         for part in split.replace(" ", "").split("+"):
-            rows, places = _rows(folder, info, part, columns)
+            with files.described_by(f"{folder}/dataset_info.json", "folder"):
+                rows, places = _rows(folder, info, part, columns)
             self._parts.append(rows)
             self._places.append(places + first)
             first += len(rows)
@@ -149,7 +151,8 @@ def _place(number: str | None, unit: str, size: int) -> int | None:
 
 
 def _check_features(folder: str, columns: Sequence[str]) -> None:
-    known = _paths(json.loads(files.read(f"{folder}/features.json")))
+    with files.described_by(f"{folder}/features.json", "folder"):
+        known = _paths(json.loads(files.read(f"{folder}/features.json")))
     if missing := [name for name in columns if name not in known]:
         raise ValueError(f"{folder} has no feature {missing[0]!r}; it has: {', '.join(known)}.")
 

@@ -21,6 +21,7 @@ from input_pipeline.captioned import MAX_CHARACTERS, Captioned
 log = logging.getLogger(__name__)
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".lz4")
 PARTS = ("image", "caption", "json")
 READERS = 16  # shards indexed at once; most of that is waiting where they are remote
 NONE = np.uint32(2**32 - 1)  # size of a file that a record lacks, and more than a shard's member can have
@@ -52,6 +53,8 @@ class WebDataset(Captioned):
         if self._key and ending != "json":
             ending, self._key = text.lower(), ""  # such as `caption.txt`
         self._paths, self._most = files.expand(shards, "shards"), max_characters
+        if packed := [path for path in self._paths if files.suffix(path) in PACKED]:
+            raise ValueError(f"{packed[0]} is compressed, so that no record can be found in it alone; unpack it to a .tar.")
         self._numbers = tuple(numbers)
         endings = [tuple(name.lower() for name in image), (ending,)]
         if numbers and ending != "json":

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -197,7 +197,19 @@ SEEDS["palette"] = written(Image.fromarray(smooth()).quantize(16), "PNG")
 @given(kind=st.sampled_from(sorted(SEEDS)), data=st.data())
 def test_damaged_files_are_images_or_bad_records(kind, data):
     """Flipped, cut, inserted and repeated bytes: an array of the promised size, or one of the known kinds; nothing else escapes."""
-    damaged = bytearray(SEEDS[kind])
+    check_damaged(SEEDS[kind], data)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_photographs_and_drawings_too(shared_data, data):
+    folder, name = data.draw(st.sampled_from([("flickr8k_p/images", "*.jpg"), ("openmoji72/png", "*.png")]))
+    check_damaged(sorted((shared_data / folder).glob(name))[data.draw(st.integers(0, 20))].read_bytes(), data)
+
+
+def check_damaged(content, data):
+    damaged = bytearray(content)
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, len(damaged)))
         what, amount = data.draw(st.tuples(st.sampled_from("flip cut insert repeat".split()), st.integers(1, 40)))

@@ -151,6 +151,47 @@ def test_splits_and_classes_of_tfds(tmp_path):
         Tfds(**options)
 
 
+DESCRIBED = {"tfds": ("dataset_info.json", "features.json"), "array_record": ("manifest.json",), "saved": ("state.json",)}
+
+
+@pytest.mark.parametrize("kind", sorted(DESCRIBED))
+def test_what_describes_a_folder_may_lack_anything(tmp_path, kind):
+    """Each part of its JSON in turn is left out, or something else: the folder reads as before, or the error names the file."""
+    if kind == "saved":
+        rows = [{"image": {"bytes": picture(i), "path": None}, "text": "x"} for i in range(9)]
+        make, options = Captions, dict(files=(write_saved(tmp_path / "saved", rows),))
+    else:
+        name, options = encoded.make(kind, tmp_path)
+        make = SOURCES[name]
+    seen = 0
+    for file in (path for name in DESCRIBED[kind] for path in tmp_path.rglob(name)):
+        whole = file.read_text()
+        for damaged in _damaged(json.loads(whole)):
+            file.write_text(json.dumps(damaged))
+            try:
+                make(**options)
+            except ValueError as error:
+                seen += file.name in str(error)
+        file.write_text(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=file.name):
+            make(**options)
+        file.write_text(whole)
+    assert seen >= 2
+
+
+def _damaged(value):
+    """A JSON value without each of its parts, and with a number or a text in its place."""
+    yield from (None, 3, "x")
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        rest = dict(value) if isinstance(value, dict) else list(value)
+        del rest[key]
+        yield rest
+        for part in _damaged(value[key]):
+            changed = dict(value) if isinstance(value, dict) else list(value)
+            changed[key] = part
+            yield changed
+
+
 def test_an_id_column_joins_records(tmp_path):
     rows = [{"image": f"{i}.png", "text": f"t{i}", "photo": i // 2} for i in range(6)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -367,6 +408,9 @@ def encoded_tar():
         (lambda p: WebDataset(shards=(write_tar(p / "a.tar", [("a.md", b"x")]),)), "no shard of options.shards holds a file that ends in"),
         (lambda p: ImageFolder(folder=f"{p}/absent"), "absent is no folder with files; set options.folder"),
         (lambda p: ImageFolder(folder=f"{p}/absent.tar"), "absent.tar cannot be opened"),
+        (lambda p: ImageFolder(folder=write_tar(p / "a.tgz", [("a.jpg", b"x")])), "a.tgz is no folder with files; unpack it"),
+        (lambda p: WebDataset(shards=(write_tar(p / "a.tar.gz", members(0)),)), "a.tar.gz is compressed, .* unpack it to a .tar"),
+        (lambda p: WebDataset(shards=(3,)), "options.shards holds 3, which is no path"),
         (lambda p: ImageFolder(**encoded.image_folder(p, captions="tags")), "options.captions is 'tags'; set it to one of: classes, files"),
         (lambda p: ImageFolder(**encoded.image_folder(p, templates=("a {} {}",))), "options.templates is .*each needs one {}"),
         (lambda p: ImageFolder(folder=write_tar(p / "a.tar", [("a.jpg", b"x")])), "a.jpg lies in no folder of a class"),

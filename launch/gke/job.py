@@ -15,12 +15,13 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.watchdog import LOST_PEER
-from launch import beside, children, clusters, process, supervisor
+from launch import beside, calls, children, clusters, process, supervisor
 from launch.gke import manifest
 
 DEFAULTS = manifest.DEFAULTS
 EVALS = (beside.JOB, beside.NONE)
 ATTEMPTS = 100  # to ask the cluster, once it has answered: the network may be down for a while
+_CURE = "install it, and run `gcloud container clusters get-credentials CLUSTER`."
 _LABELS = "jobset.sigs.k8s.io/"
 
 
@@ -102,7 +103,7 @@ class Run:
             code, _, said = self._call("apply", "--filename=-", given=yaml.safe_dump(self.wanted, sort_keys=False))
             if code:
                 raise ConfigError(
-                    f"the cluster refuses JobSet {self.name}: {_line(said)} Look at the cluster file, and whether JobSet is installed."
+                    f"the cluster refuses JobSet {self.name}: {calls.error(said)} Look at the cluster file; is JobSet installed?"
                 )
         process.log.info("JobSet %s %s", self.name, "goes on" if found else "is applied")
         try:
@@ -158,7 +159,7 @@ class Run:
                 return json.loads(out) if out.strip() else None
             self._pause()
         raise ConfigError(
-            f"kubectl does not tell about JobSet {self.name}: {_line(said)} Look at cluster.context, and whether JobSet is installed."
+            f"kubectl does not tell about JobSet {self.name}: {calls.error(said)} Look at cluster.context; is JobSet installed?"
         )
 
     def delete(self, *, wait: bool = True) -> None:
@@ -170,7 +171,7 @@ class Run:
             process.log.error(
                 "JobSet %s could NOT be deleted: %s Run: %s",
                 self.name,
-                _line(said),
+                calls.error(said),
                 " ".join(kubectl(self.cluster, "delete", "jobset", self.name)),
             )
 
@@ -246,27 +247,13 @@ class Run:
             reader.join(5)
 
     def _pause(self) -> None:
-        deadline = time.monotonic() + self.cluster.poll_seconds
-        while time.monotonic() < deadline and not self.stop.wanted:
-            time.sleep(min(0.1, self.cluster.poll_seconds))
+        with contextlib.suppress(calls.Halted):
+            calls.pause(self.cluster.poll_seconds, self.stop, hurried=True)
 
-    def _call(self, *words: str, given: str = "", seconds: float = 120.0) -> tuple[int, str, str]:
-        """Code, output and errors of a command."""
-        try:
-            done = subprocess.run(
-                kubectl(self.cluster, *words), capture_output=True, text=True, input=given, timeout=seconds, start_new_session=True
-            )
-        except FileNotFoundError:
-            raise ConfigError("kubectl is not on PATH; install it, and run `gcloud container clusters get-credentials CLUSTER`.") from None
-        except subprocess.TimeoutExpired:
-            return 1, "", f"no answer within {seconds:.0f} seconds"
-        return done.returncode, done.stdout, done.stderr
+    def _call(self, *words: str, given: str = "", seconds: float = 120.0) -> calls.Answer:
+        return calls.call(kubectl(self.cluster, *words), _CURE, given=given, seconds=seconds)
 
 
 def _over(found: Mapping[str, Any]) -> str | None:
     conditions = found.get("status", {}).get("conditions", [])
     return next((one["type"] for one in conditions if one["type"] in ("Completed", "Failed") and one["status"] == "True"), None)
-
-
-def _line(said: str) -> str:
-    return (" ".join(said.split()) or "it says nothing").rstrip(".")[:500] + "."

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.watchdog import LOST_PEER
-from launch import children, process, supervisor
+from launch import calls, children, process, supervisor
 from launch.tpu import commands, ship
 
 ACTIVE, ABSENT = "ACTIVE", "ABSENT"
@@ -25,16 +24,13 @@ _DEAD = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")  # nothing runs there 
 _TRIED = re.compile(r"connect to worker (\d+)")  # gcloud says so of each
 _READY, _REFUSED = re.compile(r"^\[(\d+)\] ready$"), re.compile(r"^\[\d+\] refused: (.*)$")
 _ENDED = re.compile(r"^\[(\d+)\] ended with code (\d+)$")
+_FILE = "the cluster file"
 _CONTROL = re.compile("|".join(one.pattern for one in (_TRIED, _READY, _REFUSED, _ENDED)))
-CALL_SECONDS = 900.0  # of a command that only talks to Google
+_CURE = "install the Google Cloud CLI, and run `gcloud auth login`."
 
 
 class Lost(Exception):
     """The resource was taken away, or a worker of it is out of reach: another one has to take its place."""
-
-
-class Halted(Exception):
-    """The user wants an end while nothing trains, or at once."""
 
 
 class Shipment(NamedTuple):
@@ -75,6 +71,7 @@ class Pod:
         self.cluster, self.name, self.stop, self.say = cluster, name, stop, say
         self.workers: set[int] = set()
         self.mine = False  # asked for, or put to work: what others use is not given back
+        self.found = False  # there before this launcher
         self.known = False  # Google has told its state once: where it does not later, the network is down
 
     def run(self, plan: Plan, shipment: Shipment, *, restarts: int, keep: bool) -> int:
@@ -113,13 +110,13 @@ class Pod:
                 process.log.error(
                     "the run ended with code %d; starting it again from the last checkpoint, %d of %d", code, crashes, restarts
                 )
-        except Halted:
+        except calls.Halted:
             return LOST_PEER if self.stop.forced else process.STOPPED
         finally:
             if self.mine and not keep:
                 self.delete(wait=not self.stop.forced)
-            elif self.known:
-                process.log.info("%s stays if it is there, and costs money; --action=delete gives it back", self.name)
+            elif self.mine or self.found:
+                process.log.info("%s stays, and costs money; --action=delete gives it back", self.name)
 
     def acquire(self, *, again: bool = False) -> None:
         """Makes the resource active; does nothing where it is already.
@@ -129,14 +126,17 @@ class Pod:
             Lost: the same, of one that replaces (`again`) another: there was capacity before.
         """
         refused: Callable[[str], Exception] = Lost if again else ConfigError
-        if self.state()[0] in _DEAD:
+        if (there := self.state()[0]) in _DEAD:
             self.delete()
+        self.found = there not in (*_DEAD, ABSENT) and not self.mine
         if self.state()[0] == ABSENT:
             process.log.info("asking for %s: %s in %s", self.name, self.cluster.accelerator_type, self.cluster.zone)
-            code, _, said = self._call(commands.create(self.cluster, self.name))
+            code, _, said = calls.call(commands.create(self.cluster, self.name), _CURE)
             if code and "ALREADY_EXISTS" not in said:
                 self._pause()
-                raise refused(f"Cloud TPU refuses {self.name}: {_last(said)} Look at project, zone, accelerator_type and spot in {_FILE}.")
+                raise refused(
+                    f"Cloud TPU refuses {self.name}: {calls.error(said)} Look at project, zone, accelerator_type and spot in {_FILE}."
+                )
             self.mine = True
         before, deadline = None, time.monotonic() + self.cluster.wait_seconds
         while (state := self.state())[0] != ACTIVE:
@@ -222,7 +222,7 @@ class Pod:
         raise Lost(f"{self.name}: workers do not answer")
 
     def follow(self, work: commands.Work, code: ship.Code) -> int:
-        """Says what a work says until it ends on every worker; the code of the whole.
+        """Says what a work says until it ends on every worker; the code of the whole. A wish to stop is passed on to it.
 
         Raises:
             Lost: the resource went, or a worker stays out of reach.
@@ -231,18 +231,36 @@ class Pod:
         wanted = self.workers if work.worker == "all" else {int(work.worker)}
         lines, silent = "+1", 0
         while silent < self.cluster.connect_attempts:
-            command = commands.follow(code.name, work.label, lines=lines)
-            _, heard = self._listen(commands.ssh(self.cluster, self.name, command, work.worker), stopping=(work, code))
+            heard = self._attend(work, code, lines)
             ends |= {int(found[1]): int(found[2]) for line in heard if (found := _ENDED.match(line))}
-            if wanted <= set(ends):
+            missing = sorted(wanted - set(ends))
+            if not missing:
                 return self._verdict(ends)
             self._check_active()
             lines = "10"
-            spoke = any(line.startswith(f"[{worker}] ") for line in heard for worker in wanted - set(ends))
-            silent = 0 if spoke else silent + 1
-            process.log.warning("the connection to workers %s broke; listening again", ", ".join(map(str, sorted(wanted - set(ends)))))
-            self._pause()
-        raise Lost(f"{self.name}: workers {', '.join(map(str, sorted(wanted - set(ends))))} do not answer")
+            silent = 0 if any(line.startswith(f"[{worker}] ") for line in heard for worker in missing) else silent + 1
+            process.log.warning("the connection to workers %s broke; listening again", ", ".join(map(str, missing)))
+            self._pause(hurried=False)
+        raise Lost(f"{self.name}: workers {', '.join(map(str, missing))} do not answer")
+
+    def _attend(self, work: commands.Work, code: ship.Code, lines: str) -> list[str]:
+        """Listens to a work over one connection; what it said."""
+        asking = None
+
+        def wish() -> None:
+            nonlocal asking
+            if self.stop.forced:
+                raise calls.Halted
+            if self.stop.wanted and (asking is None or asking.poll()):  # again, where asking failed
+                asking = self._ask(work, code)
+
+        look = lambda: self._check_active(patient=False)
+        words = commands.ssh(self.cluster, self.name, commands.follow(code.name, work.label, lines=lines), work.worker)
+        try:
+            return calls.listen(words, self.say, _CONTROL.search, wish, look, self.cluster.poll_seconds)[1]
+        finally:
+            if asking is not None:
+                calls.end(asking)
 
     def _verdict(self, ends: dict[int, int]) -> int:
         codes = {worker: code if code <= 128 else 128 - code for worker, code in ends.items()}  # a shell's way to say a signal
@@ -251,7 +269,7 @@ class Pod:
             # Before a resource is taken away its processes get SIGTERM, or lose each other; its state says so a little later.
             for _ in range(6 if code == process.STOPPED else 3):
                 self._check_active()
-                self._pause()
+                self._pause(hurried=False)
             process.log.error("worker %d ended first, with code %d", worker, ends[worker])
         return code
 
@@ -261,111 +279,58 @@ class Pod:
         Raises:
             ConfigError: Google does not tell, again and again.
         """
-        for left in reversed(range(self.cluster.connect_attempts * (100 if self.known else 1))):
-            code, out, said = self._call(commands.describe(self.cluster, self.name))
-            if not code:
-                self.known, found = True, json.loads(out)["state"]
-                errors = [data["error"]["message"] for data in found.values() if isinstance(data, dict) and "error" in data]
-                return found["state"], " ".join(errors)
-            if "NOT_FOUND" in said:
+        for _ in range(self.cluster.connect_attempts * (100 if self.known else 1)):
+            found, said = self._ask_google()
+            if found is not None:
                 self.known = True
-                return ABSENT, ""
-            if left:
-                self._pause()
-        raise ConfigError(f"gcloud does not tell the state of {self.name}: {_last(said)} Look at project and zone in {_FILE}.")
+                return found
+            self._pause(hurried=False)
+        raise ConfigError(f"gcloud does not tell the state of {self.name}: {said} Look at project and zone in {_FILE}.")
+
+    def _ask_google(self) -> tuple[tuple[str, str] | None, str]:
+        """The state, None where Google does not tell; and then why."""
+        code, out, said = calls.call(commands.describe(self.cluster, self.name), _CURE)
+        if code:
+            return ((ABSENT, "") if "NOT_FOUND" in said else None), calls.error(said)
+        found = json.loads(out)["state"]
+        errors = [data["error"]["message"] for data in found.values() if isinstance(data, dict) and "error" in data]
+        return (found["state"], " ".join(errors)), ""
 
     def show(self, command: str) -> None:
         """Says what a shell command on all workers says, until it ends or the user wants no more."""
-        with contextlib.suppress(Halted):
+        with contextlib.suppress(calls.Halted):
             self._listen(commands.ssh(self.cluster, self.name, command))
 
     def delete(self, *, wait: bool = True) -> bool:
         """Gives the resource back; whether there was one. What cannot be deleted is said, with the command to try again."""
         words = commands.delete(self.cluster, self.name, wait=wait)
         for _ in range(self.cluster.connect_attempts):
-            code, _, said = self._call(words)
+            code, _, said = calls.call(words, _CURE)
             if not code or "NOT_FOUND" in said:
                 process.log.info("%s is %s", self.name, "given back" if not code else "gone")
                 return not code
             time.sleep(self.cluster.poll_seconds)
-        process.log.error("%s could NOT be given back, and costs money: %s Run: %s", self.name, _last(said), " ".join(words))
+        process.log.error("%s could NOT be given back, and costs money: %s Run: %s", self.name, calls.error(said), " ".join(words))
         return False
 
-    def _check_active(self) -> None:
-        state, why = self.state()
+    def _check_active(self, *, patient: bool = True) -> None:
+        state, why = self.state() if patient else self._ask_google()[0] or (ACTIVE, "")  # a look may fail
         if state != ACTIVE:
             raise Lost(f"{self.name} was taken away: it is {state}{': ' + why if why else ''}")
 
-    def _pause(self) -> None:
-        """Waits between looks."""
-        deadline = time.monotonic() + self.cluster.poll_seconds
-        while time.monotonic() < deadline:
-            if self.stop.wanted:
-                raise Halted
-            time.sleep(min(0.1, self.cluster.poll_seconds))
+    def _pause(self, *, hurried: bool = True) -> None:
+        calls.pause(self.cluster.poll_seconds, self.stop, hurried=hurried)
 
-    def _call(self, words: Sequence[str]) -> tuple[int, str, str]:
-        """Code, output and errors of a short command."""
-        try:
-            done = subprocess.run(
-                words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=CALL_SECONDS, start_new_session=True
-            )
-        except FileNotFoundError:
-            raise ConfigError("gcloud is not on PATH; install the Google Cloud CLI, and run `gcloud auth login`.") from None
-        except subprocess.TimeoutExpired:
-            return 1, "", f"no answer within {CALL_SECONDS:.0f} seconds"
-        return done.returncode, done.stdout, done.stderr
+    def _listen(self, words: Sequence[str], *, hurried: bool = True) -> tuple[int, list[str]]:
+        """Code and lines of a command; a wish to stop ends it where it is `hurried`."""
 
-    def _listen(self, words: Sequence[str], *, stopping: tuple | None = None, hurried: bool = True) -> tuple[int, list[str]]:
-        """Code of a long command and what it said at first or to this class; all its lines are passed on.
+        def wish() -> None:
+            if self.stop.forced or (self.stop.wanted and hurried):
+                raise calls.Halted
 
-        Args:
-            words: of the command.
-            stopping: work and code that a wish to stop is passed on to. The state of the resource is looked at meanwhile.
-            hurried: a wish to stop ends the command itself.
-        """
-        child, lines = children.start(words, os.environ), []
-        reader = threading.Thread(target=self._relay, args=(child.stdout, lines), daemon=True)
-        reader.start()
-        asking, look = None, time.monotonic() + self.cluster.poll_seconds
-        try:
-            while child.poll() is None:
-                if self.stop.forced or (self.stop.wanted and hurried and stopping is None):
-                    raise Halted
-                if self.stop.wanted and stopping and (asking is None or asking.poll()):
-                    asking = self._ask(*stopping)
-                if stopping and time.monotonic() > look:
-                    self._check_active()
-                    look = time.monotonic() + self.cluster.poll_seconds
-                time.sleep(0.05)
-        finally:
-            for one in filter(None, (child, asking)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(one.pid, 9)  # gcloud starts ssh, which would live on
-                one.wait()
-        reader.join(5)
-        return child.returncode, lines
+        return calls.listen(words, self.say, _CONTROL.search, wish)
 
     def _ask(self, work: commands.Work, code: ship.Code) -> subprocess.Popen:
         process.log.info("asking the workers to save and leave")
-        return children.start(
-            commands.ssh(self.cluster, self.name, commands.stop(code.name, work.label), work.worker), os.environ, subprocess.DEVNULL
-        )
-
-    def _relay(self, stream, lines: list[str]) -> None:
-        with stream:
-            for line in stream:
-                if text := line.rstrip():
-                    if len(lines) < 1000 or _CONTROL.search(text):
-                        lines.append(text)
-                    self.say(text)
-
-
-_FILE = "the cluster file"
-
-
-def _last(said: str) -> str:
-    """What gcloud says went wrong, in one line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    first = next((i for i, line in enumerate(lines) if line.startswith("ERROR")), len(lines) - 1)
-    return (" ".join(lines[max(first, 0) :]) or "it says nothing").rstrip(".")[:500] + "."
+        words = commands.ssh(self.cluster, self.name, commands.stop(code.name, work.label), work.worker)
+        return children.start(words, os.environ, subprocess.DEVNULL)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from core.config import ConfigError
@@ -136,9 +137,9 @@ class World:
     def words(self, *more):
         return ["python", "-m", "launch.train", f"--workdir={self.workdir}", *more]
 
-    def run(self, *more, evaluation="none", restarts=1, keep=False, **fields):
+    def run(self, *more, evaluation="none", restarts=1, keep=False, dirty=False, **fields):
         cluster = cluster_of(self.tmp_path, **self.fields | fields)
-        shipment = pod.Shipment(self.root, ship.pack(self.root))
+        shipment = pod.Shipment(self.root, ship.pack(self.root, dirty=dirty))
         return job.run(cluster, self.words(*more), evaluation, self.stop, shipment, restarts, keep)
 
     def verbs(self):
@@ -342,6 +343,41 @@ def test_a_sweep_starts_and_ends_runs(world):
         assert child.wait() == 5
     assert world.left() == [] and "[1] done" in (world.tmp_path / "trial.log").read_text()
     assert "--accelerator-type=v5litepod-1" in (world.state / "calls.jsonl").read_text()
+
+
+@pytest.mark.many_processes
+def test_a_real_run_that_is_taken_away_ends_like_one_that_is_not(world, tmp_path):
+    """The real trainer and evaluation on one worker, on the CPU, in a checkout that is not committed yet."""
+    import jax
+
+    from tests.launch import test_commands, test_processes
+
+    for folder in (path.parent for path in ROOT.glob("*/__init__.py")):
+        shutil.copytree(folder, world.root / folder.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "evaluate.py"):
+        shutil.copy(ROOT / "launch" / name, world.root / "launch" / name)
+    words = [
+        *test_commands.TOY,
+        "--config.train.steps=300",
+        "--config.checkpoint.every_steps=20",
+        "--config.checkpoint.keep_every_steps=20",
+    ]
+    words += ["--config.evals.test.every_steps=300", "--config.log.tensorboard=false"]
+    world.plan(workers=1, preempt=str(world.workdir / "checkpoints" / "20" / "commit_success.txt"))
+    own = dict(variables=dict(JAX_PLATFORMS="cpu", TANDEM_COORDINATOR="none"), poll_seconds=0.2)
+    assert world.run(*words, evaluation="after", dirty=True, **own) == process.DONE
+    assert world.verbs().count("create") == 2 and world.left() == []
+    code, _, said = test_commands.run("train", *words, f"--workdir={tmp_path / 'whole'}")
+    assert code == 0, said
+    for ours, wanted in zip(
+        *(jax.tree.leaves(test_processes.params(path, 300)) for path in (world.workdir, tmp_path / "whole")), strict=True
+    ):
+        np.testing.assert_array_equal(ours, wanted)
+    results = [json.loads(path.read_text())["step"] for path in world.workdir.glob("evals/*/test.json")]
+    assert max(results) == 300
+    assert (
+        json.loads((world.workdir / "environment.json").read_text())["commit"] == git(world.root, "rev-parse", "--short=12", "HEAD") + "+"
+    )
 
 
 def wait_for(path, seconds=30):

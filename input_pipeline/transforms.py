@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from core.config import ConfigError, bind, check_section, choose
-from input_pipeline import colour, decode
+from input_pipeline import colour, decode, packing
 from input_pipeline import crop as crops
 from input_pipeline import image as image_ops
 from input_pipeline import patches as naflex
@@ -177,6 +177,21 @@ def tokenize(
     return {name: array.reshape(len(values), -1, array.shape[-1]) for name, array in arrays.items()} if lists else arrays
 
 
+def pack(
+    values: Sequence[str | bytes] | Sequence[Sequence[str | bytes]], rngs: Rngs, tokenizer: Tokenizer | None, *,
+    length: int = 32, group: int = 64, rows: int = 48, prompt: str = "",
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """While training, texts as `packing.pack` puts several into a row; in evaluation each has a row of its own, as `tokenize` makes it.
+
+    Raises:
+        ValueError: options that do not fit each other.
+    """
+    if rngs is None or tokenizer is None:
+        return tokenize(values, None, tokenizer, length=length, prompt=prompt)
+    _check_lengths(length, (), tokenizer.prompt_tokens(prompt) if prompt else 0, prompt, "right")
+    return packing.pack(values, rngs, tokenizer, length=length, group=group, rows=rows, prompt=prompt)
+
+
 def mask_tokens(
     values: Sequence[str | bytes], rngs: Rngs, tokenizer: Tokenizer | None, *,
     length: int = 128, buckets: tuple = (), mask_id: int = -1, share: float = 0.15, keep: float = 0.1, replace: float = 0.1,
@@ -253,6 +268,7 @@ def _check_lengths(length: int, buckets: Sequence[int], before: int, prompt: str
 TRANSFORMS = {
     "augment": augment,
     "mask_tokens": mask_tokens,
+    "pack": pack,
     "patches": patches,
     "random_crop": random_crop,
     "resize": resize,

@@ -6,12 +6,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from core.config import ConfigError
 from models.layers import axes, by_rows, dense, dropout, rms_norm
 
 SITES = 1 << 16  # where the places of dropout on attention weights begin: beyond those on states, of which a block has two
+Mask = Bool[Array, "B T"] | Int[Array, "B T"]  # tokens that are looked at; or, by number, which text of the row a token is of
 Rope = tuple[Float[Array, "T half"], Float[Array, "T half"]]  # cosine and sine of the angle at each position
 
 
@@ -41,7 +42,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T w"],
-        mask: Bool[Array, "B T"] | None = None,
+        mask: Mask | None = None,
         rope: Rope | None = None,
         bias: Float[Array, "1 h T T"] | None = None,
         keys: Key[Array, " B"] | None = None,
@@ -89,7 +90,7 @@ class Attention(nn.Module):
         return [jnp.moveaxis(part, 1, 2) for part in parts]
 
     def _attend(self, q, k, v, mask, bias, drop):
-        near = bias is None and 0 < BLOCKED_FROM * self.window < q.shape[2]
+        near = bias is None and 0 < BLOCKED_FROM * self.window < q.shape[2] and not packed(mask)
         one = lambda q, group: (
             attend_near(q, k, v, mask, self.window, self.causal, drop(group))
             if near
@@ -109,11 +110,17 @@ CHUNKS = 2
 BLOCKED_FROM = 5
 
 
-def keep(mask: Bool[Array, "B T"] | None, length: int, causal: bool, window: int = 0) -> Bool[Array, "#B 1 #T T"] | None:
-    """Which keys a query may look at: True = keep. None keeps all."""
+def packed(mask: Mask | None) -> bool:
+    """Whether a mask says which of a row's texts a token is of."""
+    return mask is not None and mask.dtype != bool
+
+
+def keep(mask: Mask | None, length: int, causal: bool, window: int = 0) -> Bool[Array, "#B 1 #T T"] | None:
+    """Which keys a query may look at: True = keep. None keeps all; in a row of several texts each looks at itself."""
     place = jnp.arange(length)
     away = place[:, None] - place[None, :]
-    parts = [] if mask is None else [mask[:, None, None, :]]
+    own = lambda texts: (texts[:, :, None] == texts[:, None, :])[:, None]
+    parts = [] if mask is None else [own(mask) if packed(mask) else mask[:, None, None, :]]
     parts += [(away >= 0)[None, None]] if causal else []
     parts += [(abs(away) <= window)[None, None]] if 0 < window < length - 1 else []
     return functools.reduce(jnp.logical_and, parts) if parts else None

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from models import packing
 from models.attention import Attention
 from models.layers import axes, check_length, dropout, layer_norm, lookup
 from models.position import relative_buckets
@@ -86,6 +87,7 @@ class Bert(nn.Module):
         keys: Key[Array, " B"] | None = None,
         *,
         pool_mask: Bool[Array, "B T"] | None = None,
+        places: Int[Array, "B G 2"] | None = None,
         capture: tuple[str, ...] = (),
         hook: Hook | None = None,
     ) -> dict[str, Float[Array, "..."]]:
@@ -96,24 +98,30 @@ class Bert(nn.Module):
             mask: False leaves a token out of attention and pooling.
             keys: one dropout key per example.
             pool_mask: False leaves a token out of pooling alone (an instruction).
+            places: where texts begin in rows of `length` tokens that they share, see `models/packing.py`; instead of masks.
 
         Raises:
             ValueError: more tokens than `length`.
         """
         check_length(ids.shape[1], self.length)
-        x = dropout(self._embed(ids, mask), self.dropout, keys, 0)
+        packed = None if places is None else packing.rows(ids, keys, places, self.length)
+        ids, keys, mask = (ids, keys, mask) if packed is None else (packed.ids, packed.keys, packed.texts)
+        x = dropout(self._embed(ids, mask, None if packed is None else packed.position), self.dropout, keys, 0)
         rates = (self.dropout, self.attention_dropout)
         block = partial(PostBlock, self.heads, self.mlp_ratio, self.activation, self.norm_eps, *rates, self.bottleneck, self.dtype)
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, mask, layers = stack(x, mask, keys, self._scores(ids.shape[1]), hook=hook, keep_layers=needs_layers(self.pooling, capture))
+        if packed is not None:
+            _, x, layers, mask = packing.unpack(packed, ids, x, layers)
         return read_out(self, "bert", x, layers, lambda tokens: tokens, capture, mask, pool_mask=pool_mask, **projection(self))
 
-    def _embed(self, ids, mask):
+    def _embed(self, ids, mask, place=None):
         table = lambda name, rows, axis: self.param(name, axes(nn.initializers.normal(STD), axis, "embed"), (rows, self.width))
         words = table("token_embedding", self.vocab_size, "vocab")
         positions = table("position_embedding", self.length + self.position_offset, "position")
-        if self.position_offset and mask is not None:
-            place = jnp.where(mask, jnp.cumsum(mask, axis=1) - 1 + self.position_offset, 0)
+        if place is not None or (self.position_offset and mask is not None):
+            place = jnp.cumsum(mask, axis=1) - 1 if place is None else place
+            place = jnp.where(mask != 0, place + self.position_offset, 0)
             added = jnp.take(positions, place, axis=0)
         else:
             added = positions[None, self.position_offset : self.position_offset + ids.shape[1]]

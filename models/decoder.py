@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from models import packing
 from models.attention import Attention
 from models.layers import axes, check_length, dropout, lookup, rms_norm
 from models.position import rope
@@ -101,6 +102,7 @@ class Decoder(nn.Module):
         keys: Key[Array, " B"] | None = None,
         *,
         pool_mask: Bool[Array, "B T"] | None = None,
+        places: Int[Array, "B G 2"] | None = None,
         capture: tuple[str, ...] = (),
         hook: Hook | None = None,
     ) -> dict[str, Float[Array, "..."]]:
@@ -111,11 +113,15 @@ class Decoder(nn.Module):
             mask: False leaves a token out of attention and pooling.
             keys: one dropout key per example.
             pool_mask: False leaves a token out of pooling alone (an instruction).
+            places: where texts begin in rows of `length` tokens that they share, see `models/packing.py`; instead of masks. Rotary angles
+                only count distances, so that they may count on from one text to the next.
 
         Raises:
             ValueError: more tokens than `length`.
         """
         check_length(ids.shape[1], self.length)
+        packed = None if places is None else packing.rows(ids, keys, places, self.length)
+        ids, keys, mask = (ids, keys, mask) if packed is None else (packed.ids, packed.keys, packed.texts)
         table = self.param("token_embedding", axes(nn.initializers.normal(STD), "vocab", "embed"), (self.vocab_size, self.width))
         x = dropout(lookup(table, ids).astype(self.dtype), self.dropout, keys, 0)
         head_dim = self.head_dim or self.width // self.heads
@@ -126,5 +132,7 @@ class Decoder(nn.Module):
         )  # fmt: skip
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
         x, mask, layers = stack(x, mask, keys, angles, hook=hook, keep_layers=needs_layers(self.pooling, capture))
+        if packed is not None:
+            _, x, layers, mask = packing.unpack(packed, ids, x, layers)
         norm = rms_norm(self.norm_eps, self.dtype, "norm")
         return read_out(self, "decoder", x, layers, norm, capture, mask, pool_mask=pool_mask, **projection(self))

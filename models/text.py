@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from core.config import ConfigError
+from models import packing
 from models.layers import axes, check_length, dropout, layer_norm, lookup
 from models.read_out import needs_layers, read_out, width
 from models.transformer import Block, Hook, Stack
@@ -60,6 +62,7 @@ class Text(nn.Module):
         keys: Key[Array, " B"] | None = None,
         *,
         pool_mask: Bool[Array, "B T"] | None = None,
+        places: Int[Array, "B G 2"] | None = None,
         capture: tuple[str, ...] = (),
         hook: Hook | None = None,
     ) -> dict[str, Float[Array, "..."]]:
@@ -70,15 +73,21 @@ class Text(nn.Module):
             mask: False leaves a token out of attention and pooling.
             keys: one dropout key per example.
             pool_mask: False leaves a token out of pooling alone (an instruction).
+            places: where texts begin in rows of `length` tokens that they share, see `models/packing.py`; instead of masks.
 
         Raises:
             ValueError: more tokens than `length`.
         """
         check_length(ids.shape[1], self.length)
+        if places is not None and self.attend_padding:
+            raise ConfigError("packed texts have no padding to read; set the text tower's options.attend_padding to False.")
+        packed = None if places is None else packing.rows(ids, keys, places, self.length)
+        ids, keys = (ids, keys) if packed is None else (packed.ids, packed.keys)
         mask = None if self.attend_padding else mask
         table = self.param("token_embedding", axes(nn.initializers.normal(0.02), "vocab", "embed"), (self.vocab_size, self.width))
         position = self.param("position_embedding", axes(nn.initializers.normal(0.01), "position", "embed"), (self.length, self.width))
-        x = lookup(table, ids, position[None, : ids.shape[1]]).astype(self.dtype)
+        added = position[None, : ids.shape[1]] if packed is None else jnp.take(position, packed.position, axis=0)
+        x = lookup(table, ids, added).astype(self.dtype)
         x = dropout(x, self.dropout, keys, 0)
         # CLIP's depth-aware widths: residual branches start small, so that the sum over layers keeps its scale.
         residual = self.width**-0.5 * (2 * max(self.layers, 1)) ** -0.5
@@ -89,8 +98,11 @@ class Text(nn.Module):
         )  # fmt: skip
         # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
-        x, after, layers = stack(x, None if self.causal else mask, keys, hook=hook, keep_layers=needs_layers(self.pooling, capture))
+        seen = packed.texts if packed is not None else None if self.causal else mask
+        x, after, layers = stack(x, seen, keys, hook=hook, keep_layers=needs_layers(self.pooling, capture))
         mask = mask if self.causal else after
+        if packed is not None:
+            ids, x, layers, mask = packing.unpack(packed, ids, x, layers)
         is_eos = ids == (jnp.max(ids, axis=1, keepdims=True) if self.eos_id < 0 else self.eos_id)
         norm = layer_norm(self.norm_eps, self.dtype, "norm")
         return read_out(

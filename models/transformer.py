@@ -6,10 +6,10 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from core.config import choose
-from models.attention import Attention
+from models.attention import Attention, Mask
 from models.layers import ACTIVATIONS, axes, dense, dropout, layer_norm
 
 Hook = Callable  # hook(i, x, mask) -> (x, mask), after layer i; 0 is the embeddings; i may be traced
@@ -131,18 +131,18 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T w"],
-        mask: Bool[Array, "B T"] | None = None,
+        mask: Mask | None = None,
         keys: Key[Array, " B"] | None = None,
         shared=None,
         *,
         hook: Hook | None = None,
         keep_layers: bool = False,
-    ) -> tuple[Float[Array, "B T w"], Bool[Array, "B T"] | None, Float[Array, "N B T w"] | None]:
+    ) -> tuple[Float[Array, "B T w"], Mask | None, Float[Array, "N B T w"] | None]:
         """Last hidden states, the mask as hooks left it, and, if asked, the states after each of the N layers.
 
         Args:
             x: embeddings.
-            mask: tokens that may be looked at.
+            mask: tokens that may be looked at, or which text of the row each token is of.
             keys: one dropout key per example.
             shared: handed to every block.
             hook: runs after the embeddings and each layer.

@@ -93,7 +93,6 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         rate = optimizer.schedule(config.optimizer, steps)
         split = dict(microbatches=config.train.microbatches or 1, shards=meshes.shards(mesh))
         cached_gradients.check_groups(spec, *split.values())
-        cached_gradients.check_groups(spec, *split.values())
         together = config.data.global_batch // split["shards"] // split["microbatches"]
         beside = dict(momentum=momentum.make(config.model), mixing=mixing.make(config.model, model.towers, together))
         forward = Forward(model, adapted, seed=config.seed, steps=steps, **beside, **split)

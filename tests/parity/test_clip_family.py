@@ -180,8 +180,8 @@ def test_a_resized_position_table_is_open_clip_s():
 
 
 @pytest.mark.parametrize("size", [(40, 30), (31, 53), (12, 12)])
-@pytest.mark.parametrize("crop", [True, False])
-def test_images_are_prepared_as_the_new_folder_says(crop, size, tmp_path):
+@pytest.mark.parametrize("crop, kernel", [(True, "bicubic"), (False, "bilinear")])
+def test_images_are_prepared_as_the_new_folder_says(crop, kernel, size, tmp_path):
     """transformers' own image processor, from the written file, makes of a photograph what our transform and tower make of it."""
     from PIL import Image
     from transformers import AutoImageProcessor
@@ -191,13 +191,13 @@ def test_images_are_prepared_as_the_new_folder_says(crop, size, tmp_path):
     reference.clip().save_pretrained(tmp_path / "in")
     imported = interop.read(tmp_path / "in")
     assert imported.transforms["image"]["options"] == {"height": 12, "width": 12, "crop": True}
-    imported.transforms["image"]["options"]["crop"] = crop
+    imported.transforms["image"]["options"] |= {"crop": crop, "kernel": kernel}
     export.write(imported, tmp_path / "out", "hf_clip")
     back = interop.read(tmp_path / "out").transforms["image"]["options"]
-    assert ("crop" in back) == crop
+    assert ("crop" in back) == crop and back["kernel"] == kernel
     photograph = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out", use_fast=False)
     theirs = processor(Image.fromarray(photograph), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     options = imported.model["towers"]["image"]["options"]
-    made = (to_size(photograph, 12, 12, crop) / 255.0 - options["pixel_mean"]) / options["pixel_std"]
+    made = (to_size(photograph, 12, 12, crop, kernel) / 255.0 - options["pixel_mean"]) / options["pixel_std"]
     np.testing.assert_allclose(made, theirs, rtol=0, atol=1e-5)

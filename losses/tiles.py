@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from losses.positives import is_positive
-from losses.similarity import cosines
+from losses.similarity import cosines, operand_dtype
 
 OWN = ("own", "exclude")  # targets whose only positive is the pair itself
 
@@ -93,19 +94,33 @@ class Saved(NamedTuple):
 
 def tile_sums(plan: Plan, scalars: Scalars, q: Side, p: Side) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sums of a tile over its passages, and over its queries (empty unless `plan.symmetric`)."""
-    found = of_cosines(plan, scalars, cosines(q.z, p.z, plan.matmul_dtype), q, p)
-    return sums(plan, found, p.log_weight, 1), sums(plan, found, q.log_weight, 0) if plan.symmetric else {}
+    tile = _tile(plan, scalars, q, p)
+    columns = sums(plan, tile, q.log_weight, 0) if plan.symmetric else {}
+    if plan.target not in OWN:
+        return sums(plan, tile, p.log_weight, 1), columns
+    # Few tiles hold a query and its passage: the others are spared a pass over all their logits.
+    meet = (q.index.min() <= p.index.max()) & (p.index.min() <= q.index.max())
+    own = lax.cond(meet, own_logits, lambda tile: jnp.zeros_like(tile.logits[:, 0]), tile)
+    return sums(plan._replace(target=None), tile, p.log_weight, 1) | {"target": own}, columns
 
 
 def tile_gradient(
     plan: Plan, scalars: Scalars, q: Side, p: Side, row: Saved, column: Saved | None
 ) -> tuple[Float[Array, "r c"], Float[Array, " r"]]:
     """Cotangent of a tile's logits, and its sum over the passages."""
-    found = of_cosines(plan, scalars, cosines(q.z, p.z, plan.matmul_dtype), q, p)
-    by_tile = gradient(plan, found, p.log_weight, 1, row)
+    tile = _tile(plan, scalars, q, p)
+    by_tile = gradient(plan, tile, p.log_weight, 1, row)
     if plan.symmetric:
-        by_tile += gradient(plan, found, q.log_weight, 0, column)
+        by_tile += gradient(plan, tile, q.log_weight, 0, column)
     return by_tile, by_tile.sum(1)
+
+
+def _tile(plan: Plan, scalars: Scalars, q: Side, p: Side) -> Tile:
+    if operand_dtype(q.z.dtype, plan.matmul_dtype).itemsize < 4:
+        return of_cosines(plan, scalars, cosines(q.z, p.z, plan.matmul_dtype), q, p)
+    # The scale costs a CPU a pass over the tile, and less over its queries; 16 bits would round those a second time.
+    found = cosines(scalars.scale * q.z, p.z, plan.matmul_dtype)
+    return of_cosines(plan, scalars._replace(scale=jnp.ones_like(scalars.scale)), found, q, p)
 
 
 def of_cosines(plan: Plan, scalars: Scalars, found: Float[Array, "r c"], q: Side, p: Side) -> Tile:
@@ -133,7 +148,7 @@ def sums(plan: Plan, tile: Tile, log_weight: Array | None, axis: int) -> dict[st
     logits = _weighted(tile.logits, log_weight, axis)
     found = {"all": _online(logits, axis)}
     if plan.target in OWN and axis == 1:
-        found["target"] = jnp.where(tile.own, tile.logits, 0).sum(axis)
+        found["target"] = own_logits(tile)
     elif plan.target == "mean":
         same = _where_candidate(tile.same, log_weight, axis)
         found["target"] = (jnp.where(same, logits, 0).sum(axis), same.sum(axis, dtype=logits.dtype))
@@ -142,6 +157,11 @@ def sums(plan: Plan, tile: Tile, log_weight: Array | None, axis: int) -> dict[st
     elif plan.target == "teacher":
         found["target"] = _online(_where_candidate(tile.teacher, log_weight, axis, -jnp.inf), axis, logits)
     return found
+
+
+def own_logits(tile: Tile) -> Float[Array, " r"]:
+    """Of each query by its own passage; 0 where the tile lacks it."""
+    return jnp.where(tile.own, tile.logits, 0).sum(1)
 
 
 def nothing(plan: Plan, rows: int, axis: int, dtype: jnp.dtype) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from core.config import ConfigError
 from launch import children, clusters, process
-from launch.tpu import commands, job, pod, ship
+from launch.tpu import commands, job, pod, resource, ship
 
 _CLUSTER = flags.DEFINE_string("cluster", None, "path of a cluster file, with its argument after a colon")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "path of a config, with its argument after a colon", lock_config=True)
@@ -88,7 +88,7 @@ def act(cluster, words: list[str]) -> int:
                 continue
             state, why = one.state()
             print(f"{name} ({label}): {state} {why}".rstrip())
-            if state == pod.ACTIVE and (_ACTION.value == "status" or label == "train"):
+            if state == resource.ACTIVE and (_ACTION.value == "status" or label == "train"):
                 one.show(commands.status() if _ACTION.value == "status" else commands.listen(label))
     return process.DONE
 

@@ -1,14 +1,12 @@
-"""A resource of Cloud TPU and what runs on it: asked for, filled with code, listened to, made anew when it is taken away, given back."""
+"""What runs on a resource of Cloud TPU: code is brought to its workers, started and listened to, and again where it is taken away."""
 
 import contextlib
-import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,20 +15,12 @@ from ml_collections import ConfigDict
 from core.config import ConfigError
 from core.watchdog import LOST_PEER
 from launch import calls, children, process, supervisor
-from launch.tpu import commands, ship
+from launch.tpu import commands, resource, ship
 
-ACTIVE, ABSENT = "ACTIVE", "ABSENT"
-_DEAD = ("FAILED", "SUSPENDING", "SUSPENDED", "DELETING")  # nothing runs there any more
 _TRIED = re.compile(r"connect to worker (\d+)")  # gcloud says so of each
 _READY, _REFUSED = re.compile(r"^\[(\d+)\] ready$"), re.compile(r"^\[\d+\] refused: (.*)$")
 _ENDED = re.compile(r"^\[(\d+)\] ended with code (\d+)$")
-_FILE = "the cluster file"
 _CONTROL = re.compile("|".join(one.pattern for one in (_TRIED, _READY, _REFUSED, _ENDED)))
-_CURE = "install the Google Cloud CLI, and run `gcloud auth login`."
-
-
-class Lost(Exception):
-    """The resource was taken away, or a worker of it is out of reach: another one has to take its place."""
 
 
 class Shipment(NamedTuple):
@@ -57,8 +47,8 @@ def to_stderr(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-class Pod:
-    """One resource, by its name.
+class Pod(resource.Resource):
+    """A resource and its workers.
 
     Args:
         cluster: checked fields of the cluster file.
@@ -68,11 +58,9 @@ class Pod:
     """
 
     def __init__(self, cluster: ConfigDict, name: str, stop: children.Stop, say: Callable[[str], None] = to_stderr):
-        self.cluster, self.name, self.stop, self.say = cluster, name, stop, say
+        super().__init__(cluster, name, stop)
+        self.say = say
         self.workers: set[int] = set()
-        self.mine = False  # asked for, or put to work: what others use is not given back
-        self.found = False  # there before this launcher
-        self.known = False  # Google has told its state once: where it does not later, the network is down
 
     def run(self, plan: Plan, shipment: Shipment, *, restarts: int, keep: bool) -> int:
         """Runs a plan to its end, on as many resources as it takes; gives the last one back.
@@ -96,7 +84,7 @@ class Pod:
                     self.acquire(again=losses > 0)
                     self.prepare(shipment)
                     code = self.work(plan, shipment.code)
-                except Lost as loss:
+                except resource.Lost as loss:
                     losses += 1
                     if losses > self.cluster.losses:
                         process.log.error("%s; that was loss %d, giving up", loss, losses)
@@ -117,43 +105,6 @@ class Pod:
                 self.delete(wait=not self.stop.forced)
             elif self.mine or self.found:
                 process.log.info("%s stays, and costs money; --action=delete gives it back", self.name)
-
-    def acquire(self, *, again: bool = False) -> None:
-        """Makes the resource active; does nothing where it is already.
-
-        Raises:
-            ConfigError: refused, or not active in time.
-            Lost: the same, of one that replaces (`again`) another: there was capacity before.
-        """
-        refused: Callable[[str], Exception] = Lost if again else ConfigError
-        if (there := self.state()[0]) in _DEAD:
-            self.delete()
-        self.found = there not in (*_DEAD, ABSENT) and not self.mine
-        if self.state()[0] == ABSENT:
-            process.log.info("asking for %s: %s in %s", self.name, self.cluster.accelerator_type, self.cluster.zone)
-            code, _, said = calls.call(commands.create(self.cluster, self.name), _CURE)
-            if code and "ALREADY_EXISTS" not in said:
-                self._pause()
-                raise refused(
-                    f"Cloud TPU refuses {self.name}: {calls.error(said)} Look at project, zone, accelerator_type and spot in {_FILE}."
-                )
-            self.mine = True
-        before, deadline = None, time.monotonic() + self.cluster.wait_seconds
-        while (state := self.state())[0] != ACTIVE:
-            if state[0] in (*_DEAD, ABSENT):
-                raise refused(
-                    f"{self.name} is {state[0]}{': ' + state[1] if state[1] else ''}; look at zone, accelerator_type and spot in {_FILE}."
-                )
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"{self.name} is still {state[0]} after {self.cluster.wait_seconds:.0f} seconds; "
-                    "set cluster.wait_seconds higher, or another zone or accelerator_type."
-                )
-            if state != before:
-                process.log.info("%s is %s", self.name, state[0])
-            before = state
-            self._pause()
-        process.log.info("%s is %s", self.name, ACTIVE)
 
     def prepare(self, shipment: Shipment) -> None:
         """Brings code and packages to every worker.
@@ -177,11 +128,11 @@ class Pod:
                     return
                 if why := next((found[1] for line in lines if (found := _REFUSED.match(line))), None):
                     raise ConfigError(f"{self.name}: {why}; the lines above say more, and cluster.setup runs first.")
-                self._check_active()
-                self._pause()
+                self.check_active()
+                self.pause()
         absent = ", ".join(map(str, sorted(tried - ready))) or "all"
         if self.workers:
-            raise Lost(f"{self.name}: workers {absent} do not answer")
+            raise resource.Lost(f"{self.name}: workers {absent} do not answer")
         raise ConfigError(
             f"{self.name}: workers {absent} do not answer through ssh after {self.cluster.connect_attempts} attempts; "
             "the lines above say why. Run `ssh-add ~/.ssh/google_compute_engine`, and look whether cluster.network lets port 22 in."
@@ -217,9 +168,9 @@ class Pod:
                 return
             if why := next((found[1] for line in lines if (found := _REFUSED.match(line))), None):
                 raise ConfigError(f"{self.name}: {why}. Wait for it, or end it with --action=delete.")
-            self._check_active()
-            self._pause()
-        raise Lost(f"{self.name}: workers do not answer")
+            self.check_active()
+            self.pause()
+        raise resource.Lost(f"{self.name}: workers do not answer")
 
     def follow(self, work: commands.Work, code: ship.Code) -> int:
         """Says what a work says until it ends on every worker; the code of the whole. A wish to stop is passed on to it.
@@ -236,12 +187,12 @@ class Pod:
             missing = sorted(wanted - set(ends))
             if not missing:
                 return self._verdict(ends)
-            self._check_active()
+            self.check_active()
             lines = "10"
             silent = 0 if any(line.startswith(f"[{worker}] ") for line in heard for worker in missing) else silent + 1
             process.log.warning("the connection to workers %s broke; listening again", ", ".join(map(str, missing)))
-            self._pause(hurried=False)
-        raise Lost(f"{self.name}: workers {', '.join(map(str, missing))} do not answer")
+            self.pause(hurried=False)
+        raise resource.Lost(f"{self.name}: workers {', '.join(map(str, missing))} do not answer")
 
     def _attend(self, work: commands.Work, code: ship.Code, lines: str) -> list[str]:
         """Listens to a work over one connection; what it said."""
@@ -254,7 +205,7 @@ class Pod:
             if self.stop.wanted and (asking is None or asking.poll()):  # again, where asking failed
                 asking = self._ask(work, code)
 
-        look = lambda: self._check_active(patient=False)
+        look = lambda: self.check_active(patient=False)
         words = commands.ssh(self.cluster, self.name, commands.follow(code.name, work.label, lines=lines), work.worker)
         try:
             return calls.listen(words, self.say, _CONTROL.search, wish, look, self.cluster.poll_seconds)[1]
@@ -268,58 +219,15 @@ class Pod:
         if code not in (process.DONE, process.CONFIG_ERROR, process.BAD_LOSS) and not self.stop.wanted:
             # Before a resource is taken away its processes get SIGTERM, or lose each other; its state says so a little later.
             for _ in range(6 if code == process.STOPPED else 3):
-                self._check_active()
-                self._pause(hurried=False)
+                self.check_active()
+                self.pause(hurried=False)
             process.log.error("worker %d ended first, with code %d", worker, ends[worker])
         return code
-
-    def state(self) -> tuple[str, str]:
-        """The state of the resource, `ABSENT` where there is none, and what Google says of it.
-
-        Raises:
-            ConfigError: Google does not tell, again and again.
-        """
-        for _ in range(self.cluster.connect_attempts * (100 if self.known else 1)):
-            found, said = self._ask_google()
-            if found is not None:
-                self.known = True
-                return found
-            self._pause(hurried=False)
-        raise ConfigError(f"gcloud does not tell the state of {self.name}: {said} Look at project and zone in {_FILE}.")
-
-    def _ask_google(self) -> tuple[tuple[str, str] | None, str]:
-        """The state, None where Google does not tell; and then why."""
-        code, out, said = calls.call(commands.describe(self.cluster, self.name), _CURE)
-        if code:
-            return ((ABSENT, "") if "NOT_FOUND" in said else None), calls.error(said)
-        found = json.loads(out)["state"]
-        errors = [data["error"]["message"] for data in found.values() if isinstance(data, dict) and "error" in data]
-        return (found["state"], " ".join(errors)), ""
 
     def show(self, command: str) -> None:
         """Says what a shell command on all workers says, until it ends or the user wants no more."""
         with contextlib.suppress(calls.Halted):
             self._listen(commands.ssh(self.cluster, self.name, command))
-
-    def delete(self, *, wait: bool = True) -> bool:
-        """Gives the resource back; whether there was one. What cannot be deleted is said, with the command to try again."""
-        words = commands.delete(self.cluster, self.name, wait=wait)
-        for _ in range(self.cluster.connect_attempts):
-            code, _, said = calls.call(words, _CURE)
-            if not code or "NOT_FOUND" in said:
-                process.log.info("%s is %s", self.name, "given back" if not code else "gone")
-                return not code
-            time.sleep(self.cluster.poll_seconds)
-        process.log.error("%s could NOT be given back, and costs money: %s Run: %s", self.name, calls.error(said), " ".join(words))
-        return False
-
-    def _check_active(self, *, patient: bool = True) -> None:
-        state, why = self.state() if patient else self._ask_google()[0] or (ACTIVE, "")  # a look may fail
-        if state != ACTIVE:
-            raise Lost(f"{self.name} was taken away: it is {state}{': ' + why if why else ''}")
-
-    def _pause(self, *, hurried: bool = True) -> None:
-        calls.pause(self.cluster.poll_seconds, self.stop, hurried=hurried)
 
     def _listen(self, words: Sequence[str], *, hurried: bool = True) -> tuple[int, list[str]]:
         """Code and lines of a command; a wish to stop ends it where it is `hurried`."""

@@ -30,6 +30,14 @@ IFS=, read -ra devices <<< "${CUDA_VISIBLE_DEVICES:-}"
 if [ "${#devices[@]}" = "$gpus" ] && [ "$share" -lt "$gpus" ]; then # tasks of one node have its GPUs in equal parts
   CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${devices[*]:SLURM_LOCALID*share:share}")
 fi
+case ${JAX_PLATFORMS:-} in
+  cuda*) # JAX would take the CPU in silence
+    if ! compgen -G "/dev/nvidia[0-9]*" > /dev/null; then
+      echo "$(hostname) shows this task none of the $gpus GPUs of its node; look at the cluster, or set cluster.variables.JAX_PLATFORMS" >&2
+      exit 203
+    fi
+    ;;
+esac
 "$@"
 code=$?
 case $code in 3) exit 203 ;; 4) exit 202 ;; 75 | 143) exit 201 ;; *) exit $code ;; esac

@@ -148,7 +148,7 @@ def text(cluster: ConfigDict, work: Work) -> str:
 
 
 def variables(cluster: ConfigDict, work: Work, asked: Room) -> dict[str, str]:
-    """Beside those of whoever submits. A platform that is not there is then an error, and not the CPU in silence."""
+    """Beside those of whoever submits; `body.sh` refuses to go on without the GPUs that were asked for."""
     named = {"PYTHONUNBUFFERED": "1", "JAX_PLATFORMS": "cuda,cpu"} | dict(cluster.variables) | dict(work.variables)
     return named if asked.gpus else named | {"JAX_PLATFORMS": "cpu"}
 

@@ -248,6 +248,16 @@ def test_tasks_of_a_node_share_its_gpus(gpus, share, visible, local, wanted):
     assert host == (0, "[fe80::1]:1")
 
 
+def test_a_task_that_sees_no_gpu_does_not_train_on_the_cpu(tmp_path):
+    text = re.search(r"^task='\n(.*?)\n'$", script.BODY.read_text(), re.M | re.S)[1].replace("/dev/", f"{tmp_path}/")
+    words = ["bash", "-c", text, "task", "1", "4", "4", "echo", "went on"]
+    look = lambda: subprocess.run(words, env=os.environ | dict(SLURM_NTASKS="1", JAX_PLATFORMS="cuda,cpu"), capture_output=True, text=True)
+    done = look()
+    assert done.returncode == 203 and "none of the 4 GPUs" in done.stderr and not done.stdout
+    (tmp_path / "nvidia0").touch()
+    assert look().stdout == "went on\n"
+
+
 def test_a_sweeps_jobs_are_watched_with_one_look(tmp_path, stand_ins, monkeypatch):
     monkeypatch.setattr(job, "LAG_SECONDS", 0.0)
     monkeypatch.setenv("SLURM_JOB_ID", "1")  # the sweep may itself be a job
@@ -414,7 +424,9 @@ def test_a_real_controller_stops_requeues_and_ends_jobs(slurm, tmp_path):
 
     starts = lambda folder, kind="train", task=0: len((folder / f"{kind}.{task}").read_text().splitlines())
     waits = lambda folder, kind="train", task=0: (folder / f"{kind}.{task}.waits").exists()
-    preempted, trained, evaluated = submit("preempted", "75 1 0", evaluation="after", nodes=2, gpus_per_node=1)
+    preempted, trained, evaluated = submit(
+        "preempted", "75 1 0", evaluation="after", nodes=2, gpus_per_node=1, variables=dict(JAX_PLATFORMS="")
+    )
     ending, ended_early = submit("ending", "75 0")
     cancelled, gone = submit("cancelled", "75 0")
     asked_to, asked_job = submit("asked", "75 0", tasks_per_node=2)

@@ -8,6 +8,7 @@ import re
 import sys
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ from input_pipeline import SOURCES, batching, transforms
 from launch import process
 from losses import LOSSES
 from losses.entries import entries
-from models import TOWERS, dual
+from models import TOWERS, dual, heads
 from tests.evals import test_contracts as eval_contracts
 from tests.evals import toys as eval_toys
 from tests.input_pipeline import test_sources as source_contracts
@@ -146,7 +147,7 @@ def test_commands_have_a_module_and_its_flags(page):
 
 @PAGE
 def test_flags_and_variables_in_the_text_exist(page):
-    code = "".join(path.read_text() for path in (ROOT / "launch").iterdir() if path.is_file())
+    code = "".join(path.read_text() for path in (ROOT / "launch").rglob("*") if path.suffix in (".py", ".sh"))
     text = page.read_text()
     known = set(re.findall(r"DEFINE_\w+\(\"(\w+)\"", code))
     assert {span[2:] for span in spans(page) if re.fullmatch(r"--\w+", span)} <= known
@@ -267,9 +268,9 @@ def test_the_source_keeps_the_contracts(example, monkeypatch):
 
 
 def test_the_transform_is_random_in_training_only(example, monkeypatch):
-    invert = example("input_pipeline/transforms.py").invert
+    invert = example("input_pipeline/image_transforms.py").invert
     monkeypatch.setitem(transforms.TRANSFORMS, "invert", invert)
-    bound = transforms.bind_transforms(changed("input_pipeline/transforms.py").data.transforms)["image"]
+    bound = transforms.bind_transforms(changed("input_pipeline/image_transforms.py").data.transforms)["image"]
     images = [np.full((2, 2, 1), 10, np.uint8)] * 400
     rngs = [np.random.default_rng(i) for i in range(400)]
     inverted = bound(images, rngs, None)[""][:, 0, 0, 0] == 245
@@ -315,3 +316,13 @@ def test_the_carry_follows_its_rows(example, monkeypatch):
     named = carries.named(carries.update([found], state, arrays))
     assert set(named) == {"centre_z"}
     np.testing.assert_allclose(named["centre_z"][jnp.array([7, 2, 0])], 0.01 * np.array([[0.5, 0.5], [3, 4], [0, 0]]), rtol=1e-5)
+
+
+def test_the_head_maps_all_its_inputs(example, monkeypatch):
+    monkeypatch.setitem(heads.HEADS, "linear", example("models/heads.py").Linear)
+    (head,) = heads.make(changed("models/heads.py").model)
+    arrays = dict(z_image=jnp.eye(3, 5), z_text=jnp.eye(3, 5))
+    params = jax.tree.map(jnp.ones_like, nn.unbox(head.init(jax.random.key(0), arrays)))
+    found = head.apply(params, arrays)
+    assert params["linear"]["kernel"].shape == (5, 16) and set(found) == {"small_image", "small_text"}
+    np.testing.assert_allclose(found["small_text"], 0.25, rtol=1e-5)

@@ -228,6 +228,7 @@ def test_a_network_that_is_down_for_a_while_is_waited_for(world):
 
 @pytest.mark.many_processes
 def test_an_earlier_launcher_s_run_is_joined_and_another_command_refused(world, tmp_path, caplog):
+    caplog.set_level("INFO")
     world.applied.write_text(yaml.safe_dump(made(tmp_path)[0]))
     assert world(states=[RUNS, ended("Completed")]) == 0
     assert "apply" not in verbs(world) and "goes on" in caplog.text

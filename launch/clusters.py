@@ -72,8 +72,8 @@ def name_of(prefix: str, words: Sequence[str]) -> str:
     """
     if not re.fullmatch("[a-z][-a-z0-9]{0,15}", prefix):
         raise ConfigError(f"cluster.name is {prefix!r}; it must begin with a letter, and hold at most 16 of a-z, 0-9 and -.")
-    workdir, module = workdir_of(words), words[2].removeprefix("launch.")
-    label = re.sub("[^a-z0-9]+", "-", workdir.rstrip("/").rpartition("/")[2].lower())[:16].strip("-") if workdir else ""
+    workdir, module = (workdir_of(words) or "").rstrip("/"), words[2].removeprefix("launch.")
+    label = re.sub("[^a-z0-9]+", "-", workdir.rpartition("/")[2].lower())[:16].strip("-") if workdir else ""
     key = hashlib.sha256((workdir or " ".join(words)).encode()).hexdigest()[:8]
     own = "" if module == "train" else re.sub("[^a-z0-9]+", "-", module)
     return "-".join(part for part in (prefix, label, key, own) if part)

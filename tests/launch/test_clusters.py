@@ -1,9 +1,22 @@
 """Cluster files: defaults for what they leave out, and one line that names the field for each mistake."""
 
+import pathlib
+
 import pytest
 
 from core.config import ConfigError
 from launch import clusters
+from launch.gke import job as gke
+from launch.slurm import job as slurm
+from launch.tpu import job as tpu
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILES = {  # of configs/clusters: platform, fields, what must be given
+    "slurm": ("slurm", slurm.DEFAULTS, ""),
+    "tpu": ("tpu", tpu.DEFAULTS, "project=p"),
+    "gke_tpu": ("gke", gke.DEFAULTS, "image=i"),
+    "gke_gpu": ("gke", gke.DEFAULTS, "image=i"),
+}
 
 DEFAULTS = dict(
     zone=str, hosts=int, spot=False, network="", seconds=60.0, tags=(), disk=dict(size_gb=100, kind="ssd"), labels={}, port=None
@@ -55,3 +68,22 @@ def test_a_field_that_must_be_given(written):
         clusters.load(written(dict(platform="tpu", zone="a")), "tpu", DEFAULTS)
     with pytest.raises(ConfigError, match="--cluster=nowhere.py does not exist"):
         clusters.load("nowhere.py", "tpu", DEFAULTS)
+
+
+def test_stored_files_are_whole(monkeypatch):
+    """As they stand, but for what only their user can know, which is asked for."""
+    monkeypatch.chdir(ROOT)
+    assert {path.stem for path in pathlib.Path("configs/clusters").glob("*.py")} == set(FILES)
+    for name, (platform, defaults, given) in FILES.items():
+        assert set(clusters.load(f"configs/clusters/{name}.py:{given}", platform, defaults)) == set(defaults)
+        if given:
+            with pytest.raises(ConfigError, match=f"cluster.{given.partition('=')[0]} is not set"):
+                clusters.load(f"configs/clusters/{name}.py", platform, defaults)
+
+
+def test_a_name_belongs_to_a_module_and_a_workdir():
+    name = lambda *words: clusters.name_of("tandem", ["python", "-m", *words])
+    train = name("launch.train", "--config=a.py", "--workdir=gs://b/runs/A_b/")
+    assert train == name("launch.train", "--workdir", "gs://b/runs/A_b", "--config.seed=2") and train.startswith("tandem-a-b-")
+    assert name("launch.evaluate", "--workdir=gs://b/runs/A_b/") == train + "-evaluate"
+    assert len({train, name("launch.train", "--workdir=gs://c/runs/A_b/"), name("launch.doctor"), name("launch.doctor", "--json")}) == 4

@@ -51,7 +51,8 @@ def base() -> ConfigDict:
         sources={}, copies={}, tokenizer=None, transforms={},
     )  # fmt: skip
     config.model = dict(
-        towers={}, views={}, companions=(), momentum={}, mixing={}, adapters={}, temperature_init=0.07, logit_bias_init=placeholder(float)
+        towers={}, views={}, companions=(), momentum={}, mixing={}, heads={}, adapters={}, temperature_init=0.07,
+        logit_bias_init=placeholder(float),
     )  # fmt: skip
     config.losses = dict(matmul_dtype="float32")
     config.optimizer = dict(

@@ -1,7 +1,7 @@
 """Orbax checkpoints: asynchronous, atomic, each item restorable alone.
 
 A step's folder counts only with its commit marker: Orbax itself also lists steps that are still being written.
-Items: `params ema opt momentum carry` (arrays), `data` (the input position) and `meta` (small facts), both JSON.
+Items: `params heads ema opt momentum carry` (arrays), `data` (the input position) and `meta` (small facts), both JSON.
 """
 
 import logging
@@ -35,7 +35,7 @@ def restore(folder: pathlib.Path, step: int, item: str, like: Any) -> Any:
     Args:
         folder: the `checkpoints` folder of a workdir.
         step: a committed step.
-        item: `params`, `ema`, `opt`, `momentum` or `carry`.
+        item: `params`, `heads`, `ema`, `opt`, `momentum` or `carry`.
         like: a tree of `jax.ShapeDtypeStruct` with shardings: another mesh than the one that wrote is fine.
 
     Raises:

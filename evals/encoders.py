@@ -75,12 +75,13 @@ def of_model(encoder: retrieval.Encoder) -> Encoders:
     batch = {"tokens": encoder.tokens, "images": inspect.signature(retrieval.Encoder.encode).parameters["batch"].default}
     made_by = {key: first[key] for key in own} | {"views": views, "prompts": encoder.prompts, "batch": batch}
     trained = entries(_on_any_device(encoder.config.losses)) if encoder.config.losses else []  # another library's model brings none
+    last = max(encoder.step - 1, 0)  # losses may take turns: those of the last update
     return Encoders(
         {view: partial(encoder.encode, view=view) for view in encoder.views},
         made_by | {"devices": {"kind": jax.devices()[0].device_kind, "count": len(jax.devices())}},
         logit_scale=encoder.logit_scale,
         logit_bias=encoder.logit_bias,
-        losses=[(entry.label, float(entry.weight_at(encoder.step)), jax.jit(partial(_mean, entry))) for entry in trained],
+        losses=[(entry.label, float(entry.weight_at(last)), jax.jit(partial(_mean, entry))) for entry in trained if entry.active(last)],
     )
 
 

@@ -99,7 +99,7 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
 
     Args:
         model: the config section: `towers.<label> = {name, options}`, `views.<view> = <label>`, `temperature_init`, `logit_bias_init`.
-            `towers.<label>.init` (first weights), `adapters` (`models/adapters.py`), `momentum` and `mixing` change no tower, so
+            `towers.<label>.init` (first weights), `adapters` (`models/adapters.py`), `momentum`, `mixing` and `heads` change no tower, so
             they are not read here; `companions` are labels of towers.
         vocab_size: of the run's tokenizer, if it has one.
 
@@ -107,7 +107,7 @@ def build(model, vocab_size: int | None = None) -> DualEncoder:
         ConfigError: unknown keys or choices, a view of an unknown tower, towers beside companions that do not share an output width,
             or a vocabulary larger than a text tower's table.
     """
-    beyond = ("companions", "momentum", "mixing", "adapters")
+    beyond = ("companions", "momentum", "mixing", "heads", "adapters")
     check_section(model, ("towers", "views", *beyond, "temperature_init", "logit_bias_init"), "config.model", optional=beyond)
     beside = companions(model)
     towers = {}
@@ -140,7 +140,7 @@ def alone(model):
     """The section `config.model` without what only losses look at: what is left after training."""
     left, gone = model.copy_and_resolve_references(), companions(model)
     with left.unlocked():
-        left.companions, left.momentum, left.mixing = (), {}, {}
+        left.companions, left.momentum, left.mixing, left.heads = (), {}, {}, {}
         left.towers = {label: tower for label, tower in model.towers.items() if label not in gone}
         left.views = {view: label for view, label in model.views.items() if label not in gone}
     return left

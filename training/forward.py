@@ -11,6 +11,7 @@ from jaxtyping import Array
 from core.paths import from_paths
 from models.adapters import Adapters
 from models.dual import DualEncoder, of_views
+from models.heads import Head
 from training import cached_gradients
 from training.mixing import Mixing
 from training.momentum import Momentum
@@ -37,6 +38,7 @@ class Forward:
         adapters: those of its matrices; the model sees them merged.
         momentum: averages of its towers that read views too.
         mixing: second readings of views, with mixed hidden states.
+        heads: trainable parts of objectives, on what the towers make.
         seed: of dropout and of what losses draw.
         steps: of the whole run.
         microbatches: parts in which the towers see the batch; loss and gradient are those of the whole batch.
@@ -47,13 +49,14 @@ class Forward:
     adapters: Adapters
     momentum: tuple[Momentum, ...] = ()
     mixing: tuple[Mixing, ...] = ()
+    heads: tuple[Head, ...] = ()
     seed: int = 0
     steps: int = 1
     microbatches: int = 1
     shards: int = 1
 
     def towers(self, flat: Mapping[str, Array], batch: Mapping[str, Array], step: Array) -> dict[str, Array]:
-        """What the towers make of the views, with their scale and bias; and of views that are mixed on the way.
+        """What the towers make of the views, mixed ones too, with their scale and bias; and what heads make of that.
 
         Args:
             flat: all parameters by path.
@@ -69,6 +72,8 @@ class Forward:
                 self.model, params, of_views(batch, mixing.views), mine, self.microbatches, self.shards, hooks
             )  # fmt: skip
             arrays |= {f"{name}_{mixing.label}": array for name, array in mixed.items() if array.ndim} | mixing.named(mine)
+        for head in self.heads:
+            arrays |= head.apply(params["heads"][head.label], arrays)
         return arrays
 
     def beside(

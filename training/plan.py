@@ -258,10 +258,10 @@ def survey(model: DualEncoder, spec) -> tuple[Any, Activations, int]:
 
 
 def count(params: Mapping[str, Any]) -> dict[str, int]:
-    """Parameters of each tower with its adapters, and of the rest."""
+    """Parameters of each tower with its adapters, of heads, and of the rest."""
     found: dict[str, int] = {}
     for path, leaf in params.items():
-        name = tower_of(path) or "scale and bias"
+        name = tower_of(path) or ("heads" if path.startswith("heads/") else "scale and bias")
         found[name] = found.get(name, 0) + math.prod(leaf.shape)
     return found
 

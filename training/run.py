@@ -1,6 +1,7 @@
 """From a config to everything a run is made of, checked and traced but not compiled."""
 
 import contextlib
+import dataclasses
 import math
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,12 +15,12 @@ from core import mesh as meshes
 from core import paths
 from core.config import ConfigError, check_section, plain
 from losses.entries import entries, phases
-from models import adapters, dual
+from models import adapters, dual, heads
 from training import cached_gradients, carries, mixing, momentum, optimizer
 from training.data import Data, example
 from training.forward import Forward
 from training.state import TrainState
-from training.step import make_step, start
+from training.step import heads_of, make_step, start
 
 SECTIONS = ("seed", "data", "model", "losses", "optimizer", "train", "checkpoint", "mesh", "evals", "log")
 SECTION_KEYS = {
@@ -87,17 +88,21 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
             boxed = jax.eval_shape(lambda: model.init(jax.random.key(0), example(spec)))["params"]
         adapted = adapters.make(config.model, boxed)
         boxed |= adapted.boxed()
-        names = list(paths.by_path(boxed))
-        paths.check_patterns(config.optimizer.freeze, names, "config.optimizer.freeze")
-        tx = optimizer.make(config.optimizer, steps, names, shared["freeze"])
-        rate = optimizer.schedule(config.optimizer, steps)
         split = dict(microbatches=config.train.microbatches or 1, shards=meshes.shards(mesh))
         cached_gradients.check_groups(spec, *split.values())
         together = config.data.global_batch // split["shards"] // split["microbatches"]
         beside = dict(momentum=momentum.make(config.model), mixing=mixing.make(config.model, model.towers, together))
         forward = Forward(model, adapted, seed=config.seed, steps=steps, **beside, **split)
-        update = make_step(forward, found, tx, rate, ema_decay=average, **shared)
         shapes = _array_shapes(forward, boxed, spec)
+        forward = dataclasses.replace(forward, heads=heads.make(config.model))
+        if forward.heads:
+            boxed |= {"heads": jax.eval_shape(lambda: heads_of(forward, jax.random.key(0), shapes))}
+            shapes = _array_shapes(forward, boxed, spec)
+        names = list(paths.by_path(boxed))
+        paths.check_patterns(config.optimizer.freeze, names, "config.optimizer.freeze")
+        tx = optimizer.make(config.optimizer, steps, names, shared["freeze"])
+        rate = optimizer.schedule(config.optimizer, steps)
+        update = make_step(forward, found, tx, rate, ema_decay=average, **shared)
         init = partial(start, forward, tx, example(spec), shapes, with_ema=average is not None, **shared)
         abstract = abstract_state(init, boxed, mesh, config.mesh, shared["kept"])
         # A loss without its arrays, or an option it refuses, fails here, not after a compile.
@@ -189,5 +194,5 @@ def abstract_state(init, boxed, mesh, section, kept) -> TrainState:
 
     placed = lambda tree: jax.tree_util.tree_map_with_path(like_parameter, tree)
     params = jax.tree.map(lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes.params, shardings)
-    rest = {name: placed(tree) for name, tree in shapes.items().items() if name not in ("params", "carry")}
-    return TrainState.of(placed(shapes.step), rest | {"params": params, "carry": carries.place(kept, shapes.carry, mesh)})
+    rest = {name: placed(getattr(shapes, name)) for name in ("step", "opt_state", "ema", "momentum")}
+    return TrainState(params=params, carry=carries.place(kept, shapes.carry, mesh), **rest)

@@ -19,9 +19,12 @@ class TrainState:
 
     def items(self) -> dict[str, Any]:
         """What a checkpoint stores, by item; `step` is the folder's name."""
-        return {"params": self.params, "opt": self.opt_state, "ema": self.ema, "momentum": self.momentum, "carry": self.carry}
+        towers = {name: leaves for name, leaves in self.params.items() if name != "heads"}  # what an encoder reads
+        heads = self.params["heads"] if "heads" in self.params else {}
+        return {"params": towers, "heads": heads, "opt": self.opt_state, "ema": self.ema, "momentum": self.momentum, "carry": self.carry}
 
     @classmethod
     def of(cls, step: jax.Array, items: dict[str, Any]) -> "TrainState":
         """The inverse of `items`."""
-        return cls(step, items["params"], items["opt"], items["ema"], items["momentum"], items["carry"])
+        params = items["params"] | ({"heads": items["heads"]} if items["heads"] else {})
+        return cls(step, params, items["opt"], items["ema"], items["momentum"], items["carry"])

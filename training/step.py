@@ -71,7 +71,7 @@ def make_step(
         if ema_decay is not None:
             # The average starts as the parameters themselves and warms up: early on, (1 + step) / (10 + step) forgets the start.
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            ema = {path: decay * ema[path] + (1.0 - decay) * leaf for path, leaf in trainable.items()}
+            ema = {path: decay * average + (1.0 - decay) * trainable[path] for path, average in ema.items()}
         momentum = {m.label: m.move(state.momentum[m.label], trainable) for m in forward.momentum}
         carry = carries.update(kept, state.carry, arrays)
         metrics = {
@@ -87,6 +87,12 @@ def make_step(
     return step
 
 
+def heads_of(forward: Forward, key: Array, shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """First parameters of all heads with their logical axes, for arrays of these shapes."""
+    row = {name: jnp.zeros((1, *s.shape[1:]), s.dtype) for name, s in shapes.items() if s.shape}
+    return {head.label: head.init(jax.random.fold_in(key, index), row) for index, head in enumerate(forward.heads)}
+
+
 def start(
     forward: Forward, tx: optax.GradientTransformation, example: Mapping[str, Any], shapes: Mapping[str, Any], *, freeze=(),
     with_ema: bool, kept: Sequence[Carry] = (),
@@ -94,8 +100,10 @@ def start(
     """The state before the first step; pure, so that it can be traced for its shapes. `shapes` are those of a step's arrays."""
     key = jax.random.key(forward.seed)
     params = nn.unbox(forward.model.init(key, dict(example))["params"]) | forward.adapters.init(forward.seed)
+    if forward.heads:
+        params["heads"] = nn.unbox(heads_of(forward, key, shapes))
     flat = {path: leaf for path, leaf in by_path(params).items() if not matches(path, freeze)}
     # Copies: a step donates each of them.
     momentum = {m.label: jax.tree.map(jnp.copy, m.begin(flat)) for m in forward.momentum}
-    ema = jax.tree.map(jnp.copy, flat) if with_ema else {}
+    ema = {path: jnp.copy(leaf) for path, leaf in flat.items() if not path.startswith("heads/")} if with_ema else {}  # no encoder has them
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(flat), ema, momentum, carries.init(kept, shapes))

@@ -93,7 +93,7 @@ def test_mixtures_are_constants_and_the_query_is_pulled_by_each():
 
         leaves = take(arrays, "zq", "zp")
         fixed = take(arrays, *(name for name in names if name not in leaves))
-        expected = jax.grad(explicit)(leaves)
+        expected = jax.jit(jax.grad(explicit))(leaves)
         total = lambda leaves, fixed: mochi(**leaves, **fixed, key=key, **OPTIONS)[0].sum()
         found = jax.jit(jax.grad(total))(leaves, fixed)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), found, expected)
@@ -141,7 +141,7 @@ def test_rows_draw_their_own():
     np.testing.assert_allclose(value(short, 3, in_batch=False), whole[:4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mesh", [(2, 2, 2), (8, 1, 1)], ids=str)
+@pytest.mark.parametrize("mesh", [(2, 2, 2)], ids=str)
 def test_value_and_gradient_ignore_the_mesh(mesh):
     arrays = take(given(queries=16, dtype=np.float32), *PAIRS, *QUEUE)
     total = lambda zq, rest: (lambda v: (v.sum(), v))(mochi(zq, **rest, key=jax.random.key(1), **OPTIONS)[0])

@@ -81,6 +81,7 @@ def test_what_is_queued_is_the_average_before_the_update_without_dropout(alone):
     np.testing.assert_allclose(found[-1].carry["queue"]["z"][-1], expected, atol=1e-6)
 
 
+@pytest.mark.many_processes  # compiles a step for eight devices
 def test_neither_mesh_nor_microbatches_change_it(alone, tmp_path):
     changes, mesh = dict(train__microbatches=2), dict(data=2, fsdp=2, tensor=2)
     devices = jax.devices()[: np.prod(list(mesh.values()))]

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import glyphs_methods
 from core import mesh as meshes
 from core.config import ConfigError
 from core.logbook import read_lines
 from core.paths import by_path
 from losses.entries import entries, phases
+from models import dual
 from tests import tiny
 from tests.training.test_loop import saved
-from training import loop
+from training import loop, mixing
 from training.forward import example_keys
 
 GROUP = 2
@@ -51,6 +53,7 @@ def alone(tmp_path_factory):
     return first_update(config(), tmp_path_factory.mktemp("alone"))
 
 
+@pytest.mark.many_processes  # compiles steps
 def test_a_step_has_the_losses_of_its_phase(alone):
     run, _, (_, metrics) = alone
     assert run.phases == {0: ("beside", "main"), 2: ("beside", "mixed")}
@@ -60,6 +63,7 @@ def test_a_step_has_the_losses_of_its_phase(alone):
     assert 0.5 <= metrics["train/mixed_share"] <= 1
 
 
+@pytest.mark.many_processes
 def test_neither_mesh_nor_microbatches_change_what_is_mixed(alone, tmp_path):
     mesh = dict(data=2, fsdp=2, tensor=2)
     _, _, (params, metrics) = first_update(config(train__microbatches=2), tmp_path, devices=jax.devices(), **mesh)
@@ -68,17 +72,18 @@ def test_neither_mesh_nor_microbatches_change_what_is_mixed(alone, tmp_path):
     np.testing.assert_allclose(metrics["train/mixed"], alone[2][1]["train/mixed"], rtol=2e-5)
 
 
+@pytest.mark.many_processes
 def test_a_mixed_row_is_its_own_and_its_partners_states_after_one_layer(alone):
     """Against a hook that mixes whole batches after each layer in turn: one of them is what the run drew."""
     run, batch, _ = alone
     keys = example_keys(0, jnp.zeros((), jnp.int32), run.model.views, 16)
-    (mixing,) = run.forward.mixing
-    named = {name: np.asarray(array) for name, array in mixing.named(keys).items()}
+    (mixed,) = run.forward.mixing
+    named = {name: np.asarray(array) for name, array in mixed.named(keys).items()}
     share, partner = named["share_text_mixed"], named["partner_text_mixed"]
     assert (sorted(partner) == np.arange(16)).all() and (partner // GROUP == np.arange(16) // GROUP).all()
     assert (partner != np.arange(16)).any() and ((share >= 0.5) & (share <= 1)).all()
     params, text = jax.jit(run.init)().params, {name: jnp.asarray(batch[name]) for name in ("text", "text_mask")}
-    found = run.model.apply({"params": params}, text, keys, hooks=mixing.hooks(keys, step_key=jax.random.key(1)))["z_text"]
+    found = run.model.apply({"params": params}, text, keys, hooks=mixed.hooks(keys, step_key=jax.random.key(1)))["z_text"]
 
     def at(layer):
         part = jnp.asarray(share)[:, None, None]
@@ -105,6 +110,13 @@ def test_a_run_goes_on_across_a_phase(tmp_path):
     assert [line["train/beside_weight"] for line in lines] == [0, 0.25, 0.5, 0.75]
 
 
+@pytest.mark.many_processes
+@pytest.mark.parametrize("method", glyphs_methods.METHODS)
+def test_every_method_of_the_recipe_traces(method, tmp_path):
+    run = tiny.prepare(glyphs_methods.get_config(f"method={method},smoke"), tmp_path)
+    assert len(run.phases) == (2 if method == "mi_mix" else 1)
+
+
 def test_losses_that_never_meet_a_step_are_refused():
     losses = config().losses
     for change, said in (
@@ -128,8 +140,8 @@ def test_losses_that_never_meet_a_step_are_refused():
         (dict(views=()), "read by nothing"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(change, said, tmp_path):
-    made = config()
-    made.model.mixing.mixed.update(change)
+def test_what_cannot_be_mixed_is_refused(change, said):
+    model = config().model
+    model.mixing.mixed.update(change)
     with pytest.raises(ConfigError, match=said):
-        tiny.prepare(made, tmp_path)
+        mixing.make(model, dual.build(model).towers, 16)

@@ -1,0 +1,78 @@
+"""Rendered characters and their names, as in `configs/glyphs.py`, with objectives beyond a contrastive loss.
+
+    python -m launch.train --config=configs/glyphs_methods.py:method=mochi --workdir=runs/mochi
+
+`mochi`: keys from an average of the text tower, negatives from a queue, mixed into harder ones. `m2_mix`: mixtures of both sides as further
+negatives. `mi_mix`: plain pairs for a third of the steps, then names whose hidden states are mixed. `slip`: two more views of each image.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+METHODS = ("mochi", "m2_mix", "mi_mix", "slip")
+PAIR = dict(zq="z_image", zp="z_text")
+LABELS = dict(id="id", alias="pixel_id")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    arg = common.parse_arg(arg, method="mochi", smoke=False)
+    if arg.method not in METHODS:
+        raise ValueError(f"the config's argument method={arg.method!r} must be one of: {', '.join(METHODS)}.")
+    config = common.base()
+    size, length, vocab_size = 32, 16, 1024
+    config.data.global_batch = 256
+    config.data.sources = dict(main=dict(name="glyphs", weight=1.0, options=dict(split="train", size=size)))
+    config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=vocab_size))
+    # Whole characters in each view: a crop or a flip would make another one of it.
+    image_view = dict(name="augment", options=dict(shift=0.08, scale=0.1, rotate=6.0, noise=0.04, keep_inside=True))
+    config.data.transforms = dict(image=image_view, text=dict(name="tokenize", options=dict(length=length)))
+    image = dict(image_size=size, channels=1, widths=(32, 64, 128, 192), blocks=(1, 1, 1, 1), embed_dim=128)
+    text = dict(vocab_size=vocab_size, length=length, width=128, layers=1, heads=4, causal=False, pooling="mean", embed_dim=128)
+    config.model.towers = dict(image=dict(name="resnet", options=image), text=dict(name="text", options=text))
+    config.model.views = dict(image="image", text="text")
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.ema_decay = 0.99
+    config.train.steps = 20 if arg.smoke else 1200
+    config.checkpoint.every_steps = 10 if arg.smoke else 240
+    config.checkpoint.best = "unseen"
+    data = dict(name="glyphs", options=dict(split="unseen", size=size))
+    config.evals.unseen = dict(name="image_text_retrieval", every_steps=config.checkpoint.every_steps, data=data, options={})
+    {"mochi": _mochi, "m2_mix": _m2_mix, "mi_mix": _mi_mix, "slip": _slip}[arg.method](config, image_view)
+    return config.lock()
+
+
+def _contrast(**changes) -> dict:
+    return dict(name="infonce", inputs=PAIR | LABELS, weight=1.0, options={}) | changes
+
+
+def _mochi(config, _) -> None:
+    config.model.momentum.slow = dict(views=("text",), decay=0.99)
+    inputs = dict(z="z_text_slow", id="id", alias="pixel_id")
+    config.train.carries.queue = dict(name="queue", inputs=inputs, options=dict(batches=4))
+    config.losses.main = _contrast()  # trains the text tower, whose average makes the keys
+    options = dict(hardest=64, mixed=64, with_query=16)
+    config.losses.mixed = dict(name="mochi", inputs=dict(zq="z_image", zp="z_text_slow") | LABELS, weight=1.0, options=options)
+
+
+def _m2_mix(config, _) -> None:
+    config.losses.main = _contrast()
+    falling = dict(name="inverse", options=dict(start=0.05, every_steps=200))
+    config.losses.mixed = dict(name="m2_mix", inputs=PAIR | LABELS, weight=falling, options={})
+
+
+def _mi_mix(config, _) -> None:
+    change = config.train.steps // 3
+    config.model.mixing.mixed = dict(views=("text",), group=16)
+    config.losses.main = dict(name="simclr", inputs=PAIR | LABELS, weight=1.0, options=dict(weighted=True), until_step=change)
+    inputs = dict(zq="z_text_mixed", zp="z_image", share="share_text_mixed", partner="partner_text_mixed")
+    config.losses.mixed = dict(name="mi_mix", inputs=inputs | LABELS, weight=1.0, options={}, from_step=change)
+
+
+def _slip(config, image_view) -> None:
+    for view in ("one", "two"):
+        config.data.copies[view], config.data.transforms[view], config.model.views[view] = "image", image_view, "image"
+    config.model.heads.project = dict(name="projector", inputs=dict(one="z_one", two="z_two"), options=dict(widths=(512, 512, 128)))
+    config.losses.main = _contrast()
+    views = dict(zq="project_one", zp="project_two") | LABELS
+    config.losses.views = dict(name="simclr", inputs=views, weight=1.0, options=dict(temperature=0.1))

@@ -1,0 +1,101 @@
+"""Heads: trainable parts of an objective, between the towers' arrays and a loss, left behind when the trained model is loaded.
+
+`config.model.heads.<label> = {name, inputs, options}`; a head is a Linen module that gets the arrays that `inputs` names and returns named
+arrays, which are arrays of the step as `<label>_<name>`. It sees the whole global batch at once, microbatches or not, so it may take
+statistics over it. Parameters are at `heads/<label>/...`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from core.config import ConfigError, bind, check_section, choose
+from models.layers import axes, dense, unit
+
+
+class BatchNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) * scale + bias, both taken over the rows of the global batch; nothing is kept for evaluation."""
+
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B w"]) -> Float[Array, "B w"]:
+        scale = self.param("scale", axes(nn.initializers.ones, "mlp"), x.shape[1:])
+        bias = self.param("bias", axes(nn.initializers.zeros, "mlp"), x.shape[1:])
+        mean = x.mean(0, keepdims=True)
+        variance = jnp.square(x - mean).mean(0, keepdims=True)
+        return (x - mean) * jax.lax.rsqrt(variance + self.eps) * scale[None] + bias[None]
+
+
+class Projector(nn.Module):
+    """Linear layers with BatchNorm and ReLU between them, to unit length: one output for each input, with statistics of its own.
+
+    Source: Mu et al. 2021 (SLIP, arXiv:2112.12750): 4096, 4096, 256.
+    """
+
+    widths: Sequence[int] = (4096, 4096, 256)
+
+    @nn.compact
+    def __call__(self, **arrays: Float[Array, "B d"]) -> dict[str, Float[Array, "B e"]]:
+        *hidden, last = self.widths
+        layers = [(dense(width, ("embed", "mlp"), name=f"linear_{i}"), BatchNorm(name=f"norm_{i}")) for i, width in enumerate(hidden)]
+        end = dense(last, ("mlp", "output"), name="linear_last")
+
+        def project(x):
+            for linear, norm in layers:
+                x = jax.nn.relu(norm(linear(x)))
+            return unit(end(x))
+
+        return {name: project(array) for name, array in arrays.items()}
+
+
+HEADS = {"projector": Projector}
+
+
+class Head(NamedTuple):
+    """A head of the config."""
+
+    label: str
+    module: nn.Module
+    inputs: Mapping[str, str]  # its name for an array to the step's
+
+    def pick(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs among a step's arrays.
+
+        Raises:
+            ConfigError: one is missing; lists what there is.
+        """
+        for name, source in self.inputs.items():
+            if source not in arrays:
+                key = f"config.model.heads.{self.label}.inputs.{name}"
+                raise ConfigError(f"{key} asks for {source!r}, but the towers make only: {', '.join(sorted(arrays))}.")
+        return {name: arrays[source] for name, source in self.inputs.items()}
+
+    def init(self, key, arrays: Mapping[str, Any]):
+        """First parameters with their logical axes, for arrays like these."""
+        return self.module.init(key, **self.pick(arrays))["params"]
+
+    def apply(self, params, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """What it makes, by the step's names."""
+        return {f"{self.label}_{name}": array for name, array in self.module.apply({"params": params}, **self.pick(arrays)).items()}
+
+
+def make(model) -> tuple[Head, ...]:
+    """The heads of `config.model`.
+
+    Raises:
+        ConfigError: an unknown head, key or option, or no inputs.
+    """
+    found = []
+    for label, entry in (model.heads if "heads" in model else {}).items():
+        key = f"config.model.heads.{label}"
+        check_section(entry, ("name", "inputs", "options"), key)
+        module = bind(choose(HEADS, entry.name, f"{key}.name"), entry.options, f"{key}.options")()
+        if not entry.inputs:
+            raise ConfigError(f"{key}.inputs is empty; name what it reads, dict(one='z_image') for example.")
+        found.append(Head(label, module, dict(entry.inputs)))
+    return tuple(found)

@@ -73,6 +73,15 @@ def test_the_queue_holds_the_last_batches_in_their_order(alone):
         assert (queue["z"][: BATCHES - count] == 0).all()
 
 
+def test_a_batch_enters_the_queue_without_being_sent():
+    mesh, kept = meshes.make(devices=jax.devices()), carries.Carry("queue", carries.Queue(BATCHES), {"z": "z"})
+    shape = jax.ShapeDtypeStruct((16, 4), jnp.float32, sharding=meshes.batch_sharding(mesh))
+    placed = carries.place([kept], jax.eval_shape(lambda: carries.init([kept], {"z": shape})), mesh)
+    enter = jax.jit(lambda state, z: carries.update([kept], state, {"z": z}), out_shardings=jax.tree.map(lambda s: s.sharding, placed))
+    program = enter.lower(placed, shape).compile().as_text()
+    assert "f32[3,2,4]" in program and not [word for word in ("all-", "collective") if word in program]
+
+
 def test_what_is_queued_is_the_average_before_the_update_without_dropout(alone):
     run, given, found = alone
     params = from_paths(by_path(found[-2].params) | found[-2].momentum["slow"])

@@ -17,8 +17,7 @@ import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError, check_section, choose
 from core.logbook import tag
-from core.storage import is_remote, spooled
-from core.storage import as_path
+from core.storage import as_path, is_remote, spooled
 from core.workdir import read_json
 from evals import best, encoders, results
 from evals.evaluation import Evaluation

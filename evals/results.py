@@ -153,7 +153,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Arrays by name; none where an evaluation kept none."""
     if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 
 

@@ -11,8 +11,8 @@ The records are one ArrayRecord file of `tf.train.Example`s with two short texts
 imported of Tandem or array_record to the first batch of 256 in random order, and what that adds to the resident memory. array_record
 alone opens the file and reads as many records in the same order.
 
-Two cores of an AMD EPYC, 2026-11-21: 361,000 tokens/s and core, 237,000 in a DataLoader. Ten million records take 0.14 s to the first
-batch after 1.35 s of imports (array_record alone 0.03 s after 0.01 s), and 226 MB with all that is imported (18 MB).
+Two cores of an AMD EPYC, 2026-11-21: 347,000 tokens/s and core, 224,000 in a DataLoader. Ten million records take 0.16 s to the first
+batch after 0.32 s of imports (array_record alone 0.03 s after 0.01 s), and 73 MB with all that is imported (18 MB).
 """
 
 import itertools

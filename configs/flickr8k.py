@@ -8,8 +8,9 @@ photos rank all captions of 100 photos, of which five are right. With `path=FOLD
 of 8 pixels as a square of 48 has. With `smoke` and no path, digits stand in for photos.
 
 Last measured (2026-11-21, 7bfb0ba, two shared cores at 38 GFLOP/s, 2 min 56 s): img2txt recall@1 0.030, recall@10 0.170, txt2img
-0.026, 0.236; after 100 steps img2txt recall@1 0.020, by chance 0.010. With `naflex` (e02e85a, the same day, two shared cores at 46 GFLOP/s,
-3 min 24 s): img2txt recall@1 0.050, recall@10 0.200, txt2img 0.046, 0.236; after 100 steps img2txt recall@1 0.030.
+0.026, 0.236; after 100 steps img2txt recall@1 0.020, untrained 0.010 and recall@10 0.070, by chance 0.010. With `naflex` (e02e85a, the
+same day, two shared cores at 46 GFLOP/s, 3 min 24 s): img2txt recall@1 0.050, recall@10 0.200, txt2img 0.046, 0.236; after 100 steps
+img2txt recall@1 0.030.
 """
 
 from ml_collections import ConfigDict

@@ -19,7 +19,7 @@ from launch import notebook
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-MINUTES = 5
+MINUTES = 15  # for a cell that hangs; a whole notebook takes two to three on two quiet cores
 # What each leaves, as an expression over its names, and what must hold of that. Margins lie between what was measured and chance.
 RESULTS = {
     "1_glyphs": (  # 0.355 of 3,574 pictures; chance 0.002
@@ -104,6 +104,10 @@ def run(words, check):
         shutil.copytree(words[-2], words[-1], ignore=shutil.ignore_patterns(".*", "runs", "tests", "benchmarks"))
 subprocess.run = run
 shutil.which = lambda name: None
+try:
+    exec(sys.argv[1].replace("REPOSITORY = ", "REPOSITORY = '' and "))
+except ValueError as error:
+    print(error)
 exec(sys.argv[1])
 import training
 assert pathlib.Path(training.__file__).is_relative_to(ROOT) and pathlib.Path.cwd() == ROOT
@@ -124,6 +128,7 @@ def test_on_colab_the_first_cell_brings_code_and_packages(tmp_path):
     first = first.replace("/content/tandem", str(tmp_path / "tandem"))
     done = subprocess.run([sys.executable, "-c", COLAB, first], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "fill in REPOSITORY" in done.stdout
     assert "numpy had been loaded in another version: choose Runtime > Restart session" in done.stdout
 
 
@@ -149,9 +154,7 @@ def test_it_runs_from_top_to_bottom(path, checkout):
     client = nbclient.NotebookClient(
         stored, timeout=60 * MINUTES, kernel_name="python3", resources={"metadata": {"path": str(checkout / "launch" / "notebooks")}}
     )
-    began = time.monotonic()
     client.execute(env=kernel_environment())
-    assert time.monotonic() - began < 60 * MINUTES
     found = json.loads(stored.cells[-1].outputs[-1].text)
     assert check(**found), found
     warned = [out.text for cell in stored.cells for out in cell.get("outputs", []) if out.output_type == "stream" and "Warning" in out.text]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from core import mesh as meshes
 from core.config import ConfigError
 from input_pipeline.packing import first_fit
 from models.dual import DualEncoder
@@ -29,7 +30,7 @@ def packed(ids, mask):
 
 CASES = {
     "clip": ("text", dict(eos_id=-1, layers=1)),
-    "layers": ("text", dict(causal=False, pooling="layer_mix")),
+    "layers": ("text", dict(causal=False, pooling="layer_mix", layers=1)),
     "bert": ("bert", dict(position_offset=1, relative_buckets=4, layers=1)),
     "decoder": ("decoder", dict(layers=1)),
     "modernbert": ("modernbert", {}),
@@ -67,6 +68,22 @@ def test_dropout_belongs_to_the_group():
     turned = embed(*(jnp.roll(a, GROUP, axis=0) for a in (together, places, toys.keys(8))))
     np.testing.assert_array_equal(turned, jnp.roll(found, GROUP, axis=0))
     assert np.abs(embed(together, places, toys.keys(8, seed=1)) - found).max() > 1e-3
+
+
+def test_groups_are_split_over_devices():
+    """A group on each of two devices, with gradients; the embeddings of a group need no other device."""
+    tower, (ids, mask) = toys.tower("text", layers=1, dropout=0.2), toys.texts(8, seed=156)
+    params, batch = toys.init(tower, ids, mask), (*packed(ids, mask), toys.keys(8))
+    embed = lambda params, ids, places, keys: tower.apply({"params": params}, ids, None, keys, places=places)["embedding"]
+    both = jax.jit(jax.value_and_grad(lambda params, *batch: jnp.sum(jnp.sin(embed(params, *batch)) ** 2)))
+    expected = both(params, *batch)
+    mesh = meshes.make(2, 1, 1, devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        placed = [jax.device_put(a, meshes.batch_sharding(mesh)) for a in batch]
+        found = both(params, *placed)
+        program = jax.jit(embed).lower(params, *placed).compile().as_text()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+    assert "all-gather" not in program and "all-reduce" not in program
 
 
 def test_hard_negatives_share_rows_too():

@@ -158,7 +158,7 @@ class Batches:
         on_bad: told of each record that was passed over.
 
     Raises:
-        RuntimeError: on delivery, once more than `max_bad_fraction` of the rows needed another record.
+        ConfigError: on delivery, once more than `max_bad_fraction` of the rows needed another record.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Batches:
         self.bad_records += len(element["bad"])
         self.bad_kinds.update(entry["kind"] for entry in element["bad"])
         if self.bad_records > self._max_bad_fraction * max(self.rows, MIN_ROWS):
-            raise RuntimeError(
+            raise ConfigError(
                 f"{self.bad_records} of {self.rows} records could not be read ({_counts(self.bad_kinds)}), "
                 f"the last for: {element['bad'][-1]}; mend the data, or raise config.data.max_bad_fraction above {self._max_bad_fraction}."
             )

@@ -98,7 +98,7 @@ class ReadBatch:
         entry = {"source": label, "record": row.key.record, "kind": error.kind, "reason": str(error)}
         skipped = (*row.skipped, entry)
         if len(skipped) == MAX_TRIES:
-            raise RuntimeError(f"{MAX_TRIES} records in a row of config.data.sources.{label} cannot be read; the last is {entry}.")
+            raise ConfigError(f"{MAX_TRIES} records in a row of config.data.sources.{label} cannot be read; the last is {entry}.")
         record = row.key.record + 1 if error.until is None else error.until
         return self._read(dataclasses.replace(row.key, record=record % len(self.sources[label])), skipped)
 

@@ -297,19 +297,19 @@ def test_bad_records_are_the_same_however_the_batch_is_split():
 
 def test_too_many_bad_records_stop_the_run():
     with toy_batches({"main": Toy(10, bad=[3])}, shuffle=False) as iterator:
-        with pytest.raises(RuntimeError, match="config.data.max_bad_fraction above 0.0"):
+        with pytest.raises(ConfigError, match="config.data.max_bad_fraction above 0.0"):
             next(iterator)
     # A share of 1% is judged against 1,000 rows at least: 10 bad records may pass, the eleventh may not.
     with toy_batches({"main": Toy(10, bad=[3])}, shuffle=False, global_batch=10, max_bad_fraction=0.01) as iterator:
         for _ in range(10):
             next(iterator)
-        with pytest.raises(RuntimeError, match=r"11 of 110 records could not be read \(unreadable 11\)"):
+        with pytest.raises(ConfigError, match=r"11 of 110 records could not be read \(unreadable 11\)"):
             next(iterator)
 
 
 def test_a_source_without_a_readable_record_is_an_error():
     with toy_batches({"main": Toy(5, bad=range(5))}, max_bad_fraction=1.0) as iterator:
-        with pytest.raises(RuntimeError, match="100 records in a row of config.data.sources.main cannot be read"):
+        with pytest.raises(ConfigError, match="100 records in a row of config.data.sources.main cannot be read"):
             next(iterator)
 
 

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import grain
 import numpy as np
 
 LAST_RUN = 2**40
+Rngs = Iterable[np.random.Generator] | None  # one for each value of a batch, or None where nothing random may happen
 
 
 @dataclasses.dataclass(frozen=True)

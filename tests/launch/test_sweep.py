@@ -17,6 +17,7 @@ from launch.sweeps import backends, page, schedule, space, trial
 from tests.launch.test_commands import TOY, run, start
 
 CONFIG = "configs/digits.py:smoke"
+RENDER, IMPORTANCE = page.render, page.importance
 RATE = dict(key="config.optimizer.learning_rate", values=(1e-3, 1e-2, 1e-1))
 BATCH = dict(key="config.data.global_batch", low=8, high=64, step=8)
 FILE = """
@@ -238,11 +239,20 @@ def swept(made, folder, backend, parallel=1):
 
 
 @pytest.fixture(autouse=True)
-def no_pause(monkeypatch):
+def quick(monkeypatch):
+    """No pauses, and no page after each trial: a third of the time of these tests."""
     monkeypatch.setattr(trial, "pause", lambda: None)
+    monkeypatch.setattr(page, "render", lambda *_: "")
+    monkeypatch.setattr(page, "importance", lambda _: {})
 
 
-def test_a_grid_runs_each_combination_once_and_finds_the_best(tmp_path):
+@pytest.fixture
+def whole_page(quick, monkeypatch):
+    monkeypatch.setattr(page, "render", RENDER)
+    monkeypatch.setattr(page, "importance", IMPORTANCE)
+
+
+def test_a_grid_runs_each_combination_once_and_finds_the_best(tmp_path, whole_page):
     backend = Trials(lambda values: -abs(values["rate"] - 0.01) - values["width"])
     code, found = swept(of(), tmp_path, backend, parallel=2)
     assert code == 0 and backend.most == 2 and len(backend.log) == 6
@@ -298,7 +308,7 @@ def test_a_second_sweep_on_the_folder_is_refused(tmp_path):
         swept(of(), tmp_path, Trials(lambda values: 0.0))
 
 
-def test_the_page_is_whole_and_escapes(tmp_path):
+def test_the_page_is_whole_and_escapes(tmp_path, whole_page):
     entries = dict(name=dict(key="arg.name", values=("<b>", "c")), batch=BATCH, rate=RATE)
     made = of("random", dict(trials=5), entries=entries)
     swept(made, tmp_path, Trials(lambda values: values["batch"] / 64))

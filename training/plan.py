@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, AxisType
 from core import mesh as meshes
 from core.config import options_of
 from core.paths import by_path, matches, tower_of
+from losses.blockwise import GROUP
 from losses.entries import Entry, entries
 from models import adapters
 from models.dual import DualEncoder
@@ -114,13 +115,17 @@ def loss_memory(method: str, rows: int, batch: int, d: int, block_size: int, sha
     """Bytes of embeddings with their cotangents, and of logits, on one device.
 
     dense: every device gathers the passages, and holds its rows of the logits and of two arrays like them. gather: the same
-    without the logits. ring: two visitors with their gradients. Tiles: logits, their exponentials and a cotangent of one block.
+    without the logits. ring: two visitors with their gradients. Tiles: logits, their exponentials and a cotangent of one block, and
+    the queries of a group of blocks transposed.
     """
     own, everyone = rows * d * FLOAT, batch * d * FLOAT
     exchanged = 0 if shards == 1 else {"dense": 2 * everyone, "gather": 2 * everyone, "ring": 4 * own}[method]
     tile = lambda n: -(-n // -(-n // block_size))
-    logits = rows * batch if method == "dense" else tile(rows) * tile(batch if method == "gather" else rows)
-    return {"embeddings": 4 * own + exchanged, "logits": 3 * logits * FLOAT}
+    if method == "dense":
+        return {"embeddings": 4 * own + exchanged, "logits": 3 * rows * batch * FLOAT}
+    transposed = min(GROUP * tile(rows), rows) * d * FLOAT
+    logits = tile(rows) * tile(batch if method == "gather" else rows)
+    return {"embeddings": 4 * own + exchanged + transposed, "logits": 3 * logits * FLOAT}
 
 
 def loss_sent(method: str, batch: int, d: int, shards: int) -> int:

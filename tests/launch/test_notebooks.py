@@ -19,19 +19,19 @@ from launch import notebook
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "launch" / "notebooks").glob("*.ipynb"))
 EACH = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-MINUTES = 15  # for a cell that hangs; a whole notebook takes two to three on two quiet cores
+MINUTES = 15  # for a cell that hangs: the whole notebooks took 82 to 270 s on two cores that other jobs shared
 # What each leaves, as an expression over its names, and what must hold of that. Margins lie between what was measured and chance.
 RESULTS = {
     "1_glyphs": (  # 0.355 of 3,574 pictures; chance 0.002
         'dict(recall=found["unseen"].metrics["img2txt/recall@1"], searched=best.rows.shape, last=run.metrics[-1]["step"])',
         lambda recall, searched, last: recall > 0.2 and searched == [6, 3] and last == 240,
     ),
-    "2_code_search": (
+    "2_code_search": (  # 0.499 after 0.461; BM25 0.462
         """dict(
             gain=after.metrics["mrr@10"] - before.metrics["mrr@10"], after=after.metrics["mrr@10"], control=after.metrics["bm25/mrr@10"],
             changed=float(np.abs(again - embed(encoder, corpus[:8], "passage")).max()),
         )""",
-        lambda gain, after, control, changed: gain > 0 and after > control and changed < 1e-5,
+        lambda gain, after, control, changed: gain > 0.01 and after > control and changed < 1e-5,
     ),
     "3_your_images": (  # 0.887 of 124 pictures; chance 0.021
         'dict(recall=found.metrics["img2txt/recall@1"], noted=(ROOT / "runs/notebook_numbers_broken/bad_records.jsonl").read_text())',

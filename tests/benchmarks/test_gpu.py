@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from benchmarks import gpu
 
 
@@ -11,6 +13,7 @@ def arms(found):
     return found["pieces"] | {name: arm for name, arm in row.items() if name != "pairs"} | found["step"] | {"matmul": found["matmul"]}
 
 
+@pytest.mark.many_processes  # it compiles for long
 def test_every_part_runs_at_toy_size(monkeypatch):
     def broken():
         raise MemoryError("no room")

@@ -84,6 +84,7 @@ def test_evaluating_an_empty_folder_is_one_line(tmp_path):
     assert code == 3 and "holds no committed checkpoint" in err and len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.many_processes
 def test_sigterm_leaves_with_75_and_the_command_goes_on(tmp_path):
     workdir, longer = (
         tmp_path / "run",

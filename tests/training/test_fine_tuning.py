@@ -218,3 +218,4 @@ def test_the_bottlenecks_and_the_companions_of_the_page_can_be_built(tmp_path):
     run = tiny.prepare(shown("Companions"), tmp_path)
     assert any("towers_text_guide" in path for path in by_path(run.abstract.params))
     assert moments_of(run) and not any("guide" in path for path in moments_of(run))
+    assert run.abstract.momentum["slow"] and run.abstract.carry["queue"]

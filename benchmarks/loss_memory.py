@@ -8,12 +8,11 @@ open_clip's loss (of one process; its exchange of chunks needs several). Tempora
 nothing plans open_clip's. Times are the best of a few alternating runs; processor seconds beside them show how much a shared machine
 took away. The whole matrix needs 3 to 4 arrays of B x B: 13 GB at 32,768.
 
-Where the time goes (8,192 pairs of width 512, two AMD EPYC cores, 2026-11-21): 42 processor nanoseconds a logit, 39 of them in four matmuls
-(logits twice, two gradients) at 92-106 GFLOP/s a core; exponentials and sums are the rest. The matrix keeps its logits, so it takes three
-matmuls, and 10 to 15 ns for passes over memory. Tiles can therefore not be faster than 39 / 42 of what they are now without a
-fifth of the arithmetic going: the column sums of a symmetric loss must be known before the first gradient, and keeping logits costs B x B.
-Tried without gain: a transposed copy of all queries, and single matmuls of other tile shapes (the loss itself was not timed with them).
-Estimated, not tried: one exponential for both directions would save 2%.
+Where the time goes (16,384 pairs of width 512, two AMD EPYC cores, 2026-11-21): 40 processor nanoseconds a logit, 37 of them in four
+matmuls (logits twice, two gradients) at about 110 GFLOP/s a core; exponentials, sums and copies are the rest. The matrix keeps its
+logits, so it takes three matmuls, and passes over memory. A fifth of the arithmetic cannot go: the column sums of a symmetric loss must
+be known before the first gradient, and keeping logits costs B x B. What helped: queries transposed once for all passages (3%), no pass for
+the scale and for own logits (2%). What did not: tiles of 2,048, and one exponential for both directions.
 """
 
 import functools

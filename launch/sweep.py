@@ -47,7 +47,7 @@ def main(_) -> None:
         search = space.search_of(sweep)
         listed = None if search.listed is None else search.listed(sweep)
         if _DRY.value:
-            print(schedule.rehearsal(plan, search, listed))
+            print(schedule.rehearsal(plan, search, listed, _PARALLEL.value))
             return
         code = schedule.run(plan, search, listed, pruner, _PARALLEL.value)
     sys.exit(code)

@@ -1,12 +1,13 @@
 # The end of every job, after its settings: runs `words` in each task, again after a crash, and requeues the job after a stop.
-# Codes are those of launch.train. The last one is left in $folder/$SLURM_JOB_ID.code, for whoever waits for the job.
+# Codes are those of launch.train. The last one is left in $folder/$job.code, for whoever waits for the job.
+# $job is N, or N_I of a task of an array: the last task's SLURM_JOB_ID is that of the array, and would mean all of them.
 
 # Without it no step starts, so a stop is asked for here: by SLURM before the time is up (--signal=B:), or with scancel --batch.
 # A job that is being cancelled is told by SLURM in all its steps, and must not come back.
-running() { [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; }
+running() { [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; }
 stop() {
   stopping=1
-  if running; then scancel --signal=TERM "$SLURM_JOB_ID"; fi # all steps; srun itself would kill them
+  if running; then scancel --signal=TERM "$job"; fi # all steps; srun itself would kill them
 }
 forsaken() { # what this job follows has ended and will write nothing more
   requeue=0
@@ -76,7 +77,7 @@ if [ "$stopping" = 1 ] && [ "$code" != 0 ] && [ "$code" != 3 ] && [ "$code" != 4
 
 if [ "$code" = 75 ] && [ "$requeue" = 1 ] && running; then
   trap - EXIT
-  if scontrol requeue "$SLURM_JOB_ID"; then exit 75; fi # it comes back, or scontrol says why it does not
+  if scontrol requeue "$job"; then exit 75; fi # it comes back, or scontrol says why it does not
   trap leave EXIT
 fi
 exit "$code"

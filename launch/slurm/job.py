@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -18,35 +18,94 @@ LAG_SECONDS = 10.0  # a shared disk may show what another machine wrote only aft
 LOST = -9  # a job that left no code was killed, or its node died
 
 
-def starter(cluster: ConfigDict):
-    """What starts the processes of a sweep as jobs; one program watches them all with one call.
+class Jobs:
+    """Starts the processes of a sweep as jobs, and watches them all with one look; those that are known beforehand as one array job.
 
     Args:
         cluster: of a cluster file, with `DEFAULTS`.
 
-    Returns:
-        `start(words, variables, output)`, whose result can be watched as a `subprocess.Popen` can.
-
     Raises:
         ConfigError: a wrong value.
     """
-    script.check(cluster)
-    watched = queue.Queue(cluster.poll_seconds)
 
-    def start(words: Sequence[str], variables: Mapping[str, str], output) -> Job:
-        log = pathlib.Path(output.name).resolve()
-        kind = "evaluate" if "launch.evaluate" in words else "train"
-        work = script.Work(kind, words, log.parent / "slurm", escaped(log), f"{name_of(log.parent.name)}-{kind}", variables=variables)
+    def __init__(self, cluster: ConfigDict):
+        script.check(cluster)
+        self._cluster, self._queue = cluster, queue.Queue(cluster.poll_seconds)
+        self._announced: dict[tuple[str, ...], str] = {}  # words to the job that nobody waits for yet
+
+    def start(self, words: Sequence[str], variables: Mapping[str, str], output) -> "Job":
+        """A job that can be watched as a `subprocess.Popen` can: the one announced, the one that is still there, or a new one."""
+        work = work_of(words, pathlib.Path(output.name), variables)
+        if (announced := self._announced.pop(tuple(words), None)) is not None:
+            return Job(announced, work.folder, self._queue)
         with joining(work) as earlier:
-            if earlier is not None and watched.holds(earlier["job"]):
-                if earlier["words"] != list(words):
-                    raise ConfigError(f"job {earlier['job']} uses {log.parent} for something else; end it: scancel {earlier['job']}")
-                return Job(earlier["job"], work.folder, watched)
-            number = submit(cluster, work)
-        watched.add(number)
-        return Job(number, work.folder, watched)
+            if (number := self._there(work, earlier)) is None:
+                number = submit(self._cluster, work)
+                self._queue.add(number)
+        return Job(number, work.folder, self._queue)
 
-    return start
+    def announce(self, folder: pathlib.Path, commands: Sequence[tuple[Sequence[str], pathlib.Path]], parallel: int) -> None:
+        """Submits what will be started as one array job, but for what is still in the queue or has ended well.
+
+        Args:
+            folder: of the sweep; the script goes to its `slurm/`.
+            commands: words and log of each, in the order of their starts.
+            parallel: tasks at once.
+        """
+        new = []
+        for work in (work_of(words, log) for words, log in commands):
+            with joining(work) as earlier:
+                number = self._there(work, earlier) or _done(work, earlier)
+            if number is None:
+                new.append(work)
+            else:
+                self._announced[tuple(work.words)] = number
+        if not new:
+            return
+        try:
+            numbers = submit_array(self._cluster, folder, new, parallel)
+        except ConfigError as error:  # more tasks than the cluster allows
+            process.log.warning("%s; so each of the %d trainings becomes a job of its own", error, len(new))
+            return
+        self._queue.add(*numbers)
+        self._announced |= {tuple(work.words): number for work, number in zip(new, numbers, strict=True)}
+
+    def withdraw(self, commands: Iterable[Sequence[str]] | None = None) -> None:
+        """Lets what was announced but never started save and leave, and takes back what waits; everything, or these words."""
+        every = list(self._announced) if commands is None else map(tuple, commands)
+        numbers = [self._announced.pop(words) for words in every if words in self._announced]
+        if there := [number for number in numbers if self._queue.holds(number)]:
+            queue.stop(*there)
+
+    def _there(self, work: script.Work, earlier: dict | None) -> str | None:
+        """The job of a folder that has not ended."""
+        if earlier is None or not self._queue.holds(earlier["job"]):
+            return None
+        if earlier["words"] != list(work.words):
+            number, place = earlier["job"], work.folder.parent
+            raise ConfigError(f"job {number} uses {place} for something else; end it: scancel {number}")
+        return earlier["job"]
+
+
+def work_of(words: Sequence[str], log: pathlib.Path, variables: Mapping[str, str] = {}) -> script.Work:
+    """What a sweep starts, whose scripts and codes lie beside its log."""
+    log, kind = log.resolve(), "evaluate" if "launch.evaluate" in words else "train"
+    return script.Work(kind, words, log.parent / "slurm", escaped(log), f"{name_of(log.parent.name)}-{kind}", variables=variables)
+
+
+def _done(work: script.Work, earlier: dict | None) -> str | None:
+    """The job of a folder that has ended well."""
+    if earlier is None or earlier["words"] != list(work.words):
+        return None
+    return earlier["job"] if _left(work.folder / f"{earlier['job']}.code") == process.DONE else None
+
+
+def _left(path: pathlib.Path) -> int | None:
+    """The code that a job has left, if it is there and whole."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 @contextlib.contextmanager
@@ -59,12 +118,33 @@ def joining(work: script.Work):
 
 def submit(cluster: ConfigDict, work: script.Work, options: Sequence[str] = ()) -> str:
     """Writes the script of a command and submits it; the job's number."""
+    number = _submit(cluster, work, options)
+    _record(work, number)
+    return number
+
+
+def submit_array(cluster: ConfigDict, folder: pathlib.Path, works: Sequence[script.Work], parallel: int) -> list[str]:
+    """Writes one script for trainings and submits it as an array job; the number of each task."""
+    logs, name = folder.resolve() / "slurm", f"{name_of(folder.resolve().name)}-train"
+    # Each task writes to its own log; what SLURM itself says of the tasks is in this one.
+    whole = script.Work("train", (), logs, f"{escaped(logs)}/train-%A.log", name, tasks=works, parallel=parallel)
+    array = _submit(cluster, whole)
+    numbers = [f"{array}_{index}" for index in range(len(works))]
+    for work, number in zip(works, numbers, strict=True):
+        _record(work, number)
+    process.log.info("array job %s: %d trainings, %d at a time", array, len(works), parallel)
+    return numbers
+
+
+def _submit(cluster: ConfigDict, work: script.Work, options: Sequence[str] = ()) -> str:
     path = work.folder / f"{work.kind}.sbatch"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(script.text(cluster, work))
-    number = queue.submit(path, options)
+    return queue.submit(path, options)
+
+
+def _record(work: script.Work, number: str) -> None:
     write_json(work.folder / f"{work.kind}.json", {"job": number, "words": list(work.words)})
-    return number
 
 
 def escaped(path: pathlib.Path) -> str:
@@ -93,11 +173,8 @@ class Job:
         return self.returncode
 
     def _code(self) -> int | None:
-        try:
-            return int(self._path.read_text())
-        except (OSError, ValueError):  # not there, or not whole
-            asked = self._without_code == process.STOPPED
-            return self._without_code if asked or time.monotonic() - self._gone > LAG_SECONDS else None
+        code, asked = _left(self._path), self._without_code == process.STOPPED
+        return self._without_code if code is None and (asked or time.monotonic() - self._gone > LAG_SECONDS) else code
 
     def terminate(self) -> None:
         if self.poll() is None:

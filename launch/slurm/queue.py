@@ -29,15 +29,15 @@ def cancel(job: str) -> None:
     _tell("scancel", job)
 
 
-def stop(job: str) -> None:
-    """Lets a job save and leave, for good; one that waits is taken back."""
-    _tell("scontrol", "update", f"JobId={job}", "Requeue=0")
-    _tell("scancel", "--state=PENDING", job)
-    _tell("scancel", "--state=RUNNING", "--batch", "--signal=TERM", job)
+def stop(*jobs: str) -> None:
+    """Lets jobs save and leave, for good; those that wait are taken back."""
+    _tell("scontrol", "update", f"JobId={','.join(jobs)}", "Requeue=0")
+    _tell("scancel", "--state=PENDING", *jobs)
+    _tell("scancel", "--state=RUNNING", "--batch", "--signal=TERM", *jobs)
 
 
 class Queue:
-    """Jobs of this user that wait, run or end just now; looked at anew once an answer is `seconds` old, or a job joined."""
+    """Jobs of this user that wait, run or end just now, N, and N_I of arrays; looked at anew once an answer is `seconds` old."""
 
     def __init__(self, seconds: float):
         self._seconds, self._at, self._jobs = seconds, -float("inf"), frozenset()
@@ -47,14 +47,14 @@ class Queue:
         if time.monotonic() - self._at > self._seconds:
             self._at = time.monotonic()
             try:
-                self._jobs = frozenset(_ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A").split())
+                self._jobs = frozenset(_ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i").split())
             except ConfigError as error:
                 process.log.warning("%s", error)
         return job in self._jobs
 
-    def add(self, job: str) -> None:
-        """Counts a job that was just submitted among those that wait."""
-        self._jobs |= {job}
+    def add(self, *jobs: str) -> None:
+        """Counts jobs that were just submitted among those that wait."""
+        self._jobs |= set(jobs)
 
 
 def _ask(*words: str) -> str:

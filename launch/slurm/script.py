@@ -56,6 +56,8 @@ class Work(NamedTuple):
     restarts: int = 0
     variables: Mapping[str, str] = {}
     follows: str = ""  # a job without which this one has nothing to do
+    tasks: Sequence["Work"] = ()  # of an array job: words, folder and output of each
+    parallel: int = 1  # of them at once
 
 
 class Room(NamedTuple):
@@ -122,10 +124,9 @@ def _check_numbers(cluster: ConfigDict, fields: Mapping[str, object]) -> None:
 def text(cluster: ConfigDict, work: Work) -> str:
     """The whole script."""
     asked = room(cluster, work.kind)
-    python = [cluster.python or sys.executable]
     settings = dict(
-        folder=str(work.folder), follows=work.follows, look_seconds=cluster.eval.look_seconds, requeue=int(cluster.requeue),
-        restarts=work.restarts, cpus=asked.cpus, gpus=asked.gpus, share=asked.gpus // asked.tasks,
+        follows=work.follows, look_seconds=cluster.eval.look_seconds, requeue=int(cluster.requeue), restarts=work.restarts, cpus=asked.cpus,
+        gpus=asked.gpus, share=asked.gpus // asked.tasks,
     )  # fmt: skip
     return "\n".join(
         [
@@ -133,10 +134,10 @@ def text(cluster: ConfigDict, work: Work) -> str:
             *(f"#SBATCH {line}" for line in options(cluster, work, asked)),
             *(f"{name}={shlex.quote(str(value))}" for name, value in settings.items()),
             f"port={cluster.port or '$((20000 + SLURM_JOB_ID % 10000))'}",
-            f"words=({shlex.join([*python, *work.words[1:]])})",
+            *place(work, cluster.python or sys.executable),
             *(f"export {name}={shlex.quote(value)}" for name, value in variables(cluster, work, asked).items()),
-            'leave() { echo "$?" > "$folder/$SLURM_JOB_ID.code"; }',
-            'rm -f "$folder/$SLURM_JOB_ID.code"',
+            'leave() { echo "$?" > "$folder/$job.code"; }',
+            'rm -f "$folder/$job.code"',
             "trap leave EXIT",
             "set -e",
             *cluster.setup,
@@ -145,6 +146,16 @@ def text(cluster: ConfigDict, work: Work) -> str:
             BODY.read_text(),
         ]
     )
+
+
+def place(work: Work, python: str) -> list[str]:
+    """What is a job's alone, or a task's: its number, folder and words. A task writes to its own file as soon as it knows which."""
+    own = lambda one: [f"folder={shlex.quote(str(one.folder))}", f"words=({shlex.join([python, *one.words[1:]])})"]
+    if not work.tasks:
+        return ["job=$SLURM_JOB_ID", *own(work)]
+    said = lambda one: f"exec >> {shlex.quote(one.output.replace('%%', '%'))} 2>&1"
+    cases = [f"  {index}) {'; '.join([*own(one), said(one)])} ;;" for index, one in enumerate(work.tasks)]
+    return ["job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID", "case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
 
 
 def variables(cluster: ConfigDict, work: Work, asked: Room) -> dict[str, str]:
@@ -158,6 +169,7 @@ def options(cluster: ConfigDict, work: Work, asked: Room) -> list[str]:
     gpus = f"gpu:{cluster.gpu_type}:{asked.gpus}" if cluster.gpu_type else f"gpu:{asked.gpus}"
     found = {
         "job-name": work.name,
+        "array": f"0-{len(work.tasks) - 1}%{work.parallel}" if work.tasks else "",
         "nodes": asked.nodes,
         "ntasks-per-node": asked.tasks,
         "cpus-per-task": asked.cpus,

@@ -5,6 +5,7 @@ A backend starts a process and returns what can be watched, as `subprocess.Popen
 - `words` begin with `python`, which the backend replaces by the one of its machines; `variables` come on top of what a job has anyway.
 - `output` is a file of this machine that takes what the job says, or at least what became of it.
 - A job outlives a sweep that is killed. The same words while it waits or runs join it, and start no second one in its workdir.
+- A backend may take beforehand what will be started, in `ahead`: `start` with the same words then joins what runs already or has ended.
 - `terminate` passes SIGTERM on, so that a trainer saves and leaves with 75; `returncode` is the trainer's own wherever it can be known.
 """
 
@@ -25,6 +26,7 @@ class Backend(NamedTuple):
     start: Start
     slots: Callable[[int], list[Mapping[str, str]]]  # trials at once -> variables of each
     beside: Mapping[str, str]  # variables of an evaluation beside training
+    ahead: Any = None  # takes trainings before they start: `announce(folder, [(words, log)], parallel)`, `withdraw([words] or None)`
 
 
 def local() -> Backend:
@@ -43,7 +45,8 @@ def slurm(cluster: str) -> Backend:
     from launch import clusters
     from launch.slurm import job
 
-    return _jobs(job.starter(clusters.load(cluster, "slurm", job.DEFAULTS)))
+    jobs = job.Jobs(clusters.load(cluster, "slurm", job.DEFAULTS))
+    return _jobs(jobs.start)._replace(ahead=jobs)
 
 
 def tpu(cluster: str) -> Backend:

@@ -1,5 +1,7 @@
 """Which trials of a sweep run when: its state lies in SQLite, so that a start goes on where a killed one stopped."""
 
+import contextlib
+import pathlib
 import shlex
 from collections.abc import Generator
 from functools import partial
@@ -9,7 +11,7 @@ from launch import children, process
 from launch.sweeps import page, space, trial
 
 
-def rehearsal(plan: trial.Plan, search: space.Search, listed) -> str:
+def rehearsal(plan: trial.Plan, search: space.Search, listed, parallel: int = 1) -> str:
     """The commands of all trials; of a search that learns, of one that could come first."""
     proposed = listed
     lines = []
@@ -19,10 +21,15 @@ def rehearsal(plan: trial.Plan, search: space.Search, listed) -> str:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         proposed = [optuna.create_study(sampler=search.sampler(0)).ask(space.distributions(plan.sweep.space)).params]
         lines.append(f"# {plan.sweep.search.name} proposes each of {search.trials} trials from earlier results; the first could be")
-    for number, values in enumerate(proposed):
-        for seed, workdir in trial.folders(plan, number).items():
-            lines.append(shlex.join(trial.command(plan, values, seed, workdir)))
-    return "\n".join(lines)
+    found = [shlex.join(words) for number, values in enumerate(proposed) for words, _ in trial.commands(plan, number, values)]
+    if announces(plan, listed):
+        lines.append(f"# one array job of {len(found)} tasks, {parallel} at a time")
+    return "\n".join(lines + found)
+
+
+def announces(plan: trial.Plan, listed) -> bool:
+    """Whether the trainings are submitted together: all are known, and none is ended early."""
+    return plan.backend.ahead is not None and listed is not None and not plan.prunes
 
 
 def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, run_trial=trial.run) -> int:
@@ -39,14 +46,19 @@ def run(plan: trial.Plan, search: space.Search, listed, pruner, parallel: int, r
     from core.workdir import locked
 
     environments = plan.backend.slots(parallel)
-    with locked(plan.folder, "swept"), children.Stop() as stop:
+    with locked(plan.folder, "swept"), children.Stop() as stop, contextlib.ExitStack() as cleanup:
         claim(plan)
         study = open_study(plan, search, pruner)
         for values in listed or ():
             study.enqueue_trial(values, skip_if_exists=True)
         trials = waiting(plan, study, search)
         running: dict[int, Generator] = {}
+        if announces(plan, listed):
+            plan.backend.ahead.announce(plan.folder, remaining(plan, study), parallel)
+            cleanup.callback(plan.backend.ahead.withdraw)
         while True:
+            if stop.wanted and plan.backend.ahead:  # before those that run leave room for others
+                plan.backend.ahead.withdraw()
             for slot in range(parallel):
                 if slot not in running and not stop.wanted and (one := next(trials, None)) is not None:
                     running[slot] = follow(plan, study, one, stop, partial(run_trial, environment=environments[slot]))
@@ -120,6 +132,18 @@ def waiting(plan: trial.Plan, study, search: space.Search):
         refused += 1
         if refused == 1000:
             raise ConfigError("sweep.constraints refused 1,000 proposals in a row: the space is (nearly) empty; loosen them.")
+
+
+def remaining(plan: trial.Plan, study) -> list[tuple[list[str], pathlib.Path]]:
+    """What trains the listed trials that have no result, and their logs, in the order of `waiting`."""
+    from optuna.trial import TrialState
+
+    found = []
+    for state in (TrialState.RUNNING, TrialState.WAITING):
+        for one in study.get_trials(deepcopy=False, states=(state,)):
+            listed = one.system_attrs["fixed_params"]
+            found += trial.commands(plan, one.number, {label: listed[label] for label in space.distributions(plan.sweep.space)})
+    return found
 
 
 def follow(plan: trial.Plan, study, one, stop: children.Stop, run_trial) -> Generator[bool, None, None]:

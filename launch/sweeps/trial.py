@@ -67,6 +67,11 @@ def command(plan: Plan, values: space.Values, seed: int, workdir) -> list[str]:
     return ["python", "-m", "launch.train", *arguments, f"--workdir={workdir}"]
 
 
+def commands(plan: Plan, number: int, values: space.Values) -> list[tuple[list[str], pathlib.Path]]:
+    """What trains the seeds of a trial, and their logs."""
+    return [(command(plan, values, seed, workdir), log_file(plan, number, seed)) for seed, workdir in folders(plan, number).items()]
+
+
 def run(
     plan: Plan, number: int, values: space.Values, report: Callable[[float, int], bool], stop: children.Stop, environment: Mapping[str, str]
 ) -> Run:
@@ -87,6 +92,8 @@ def run(
         words = command(plan, values, seed, workdir)
         outcome = yield from _one(plan, words, workdir, log, told, stop, environment)
         if outcome.how != DONE:
+            if plan.backend.ahead:
+                plan.backend.ahead.withdraw(words for words, _ in commands(plan, number, values))  # of the seeds after it
             return outcome
         found.append(outcome.value)
     return Outcome(DONE, sum(found) / len(found))

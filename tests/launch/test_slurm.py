@@ -261,7 +261,7 @@ def test_a_task_that_sees_no_gpu_does_not_train_on_the_cpu(tmp_path):
 def test_a_sweeps_jobs_are_watched_with_one_look(tmp_path, stand_ins, monkeypatch):
     monkeypatch.setattr(job, "LAG_SECONDS", 0.0)
     monkeypatch.setenv("SLURM_JOB_ID", "1")  # the sweep may itself be a job
-    start, words = job.starter(cluster_of(tmp_path)), ["python", "-m", "launch.train", "--a"]
+    start, words = job.Jobs(cluster_of(tmp_path)).start, ["python", "-m", "launch.train", "--a"]
     jobs = []
     for number in (7, 8, 9):
         folder = tmp_path / f"100% {number}"
@@ -293,6 +293,82 @@ def test_a_sweeps_jobs_are_watched_with_one_look(tmp_path, stand_ins, monkeypatc
     jobs[0].kill()
     jobs[0].terminate()
     assert jobs[0].wait() == 4 and len(stand_ins()) == before  # what has ended is left alone
+
+
+def commands(tmp_path, *names):
+    """Words and logs of trainings, as a sweep announces them."""
+    return [(["python", "-m", "launch.train", f"--workdir={tmp_path / name}"], tmp_path / name / "trial.log") for name in names]
+
+
+def array_of(made, tmp_path, works, **variables):
+    """The script of an array job, and what each of its tasks does with the variables that SLURM gives them."""
+    whole = work(tmp_path, (), tasks=works, parallel=2)
+    text = script.text(made, whole)
+    place = lambda index: dict(SLURM_JOB_ID=str(8 + index), SLURM_ARRAY_JOB_ID="7", SLURM_ARRAY_TASK_ID=str(index))
+    return text, [bash(text, **place(index), **variables) for index in range(len(works))]
+
+
+def test_a_task_of_an_array_is_a_job_with_words_a_log_and_a_code_of_its_own(tmp_path, stand_ins):
+    made = cluster_of(tmp_path, python=program(tmp_path / "python", PROGRAM))
+    works = [job.work_of(words, log) for words, log in commands(tmp_path, "50% a", "it's b", "c")]
+    for one in works:
+        one.folder.mkdir(parents=True)
+    codes = dict(STARTS=str(tmp_path), CODES_train="0 143 3")  # the second is stopped, and may come back
+    text, ended = array_of(made, tmp_path, works, ANSWER_squeue="RUNNING", **codes)
+    assert asked(text)["--array"] == "0-2%2" and [one.returncode for one in ended] == [0, 75, 3]
+    assert (tmp_path / "train.0").read_text().splitlines() == [" ".join(one.words[1:]) for one in works]
+    calls = stand_ins()
+    assert [call for call in calls if "requeue" in call] == ["scontrol requeue 7_1"]
+    assert {call for call in calls if call.startswith("squeue")} == {"squeue --noheader --jobs=7_1 --format=%T"}
+    left = [{path.name: path.read_text() for path in one.folder.glob("*.code")} for one in works]
+    assert left == [{"7_0.code": "0\n"}, {}, {"7_2.code": "3\n"}]
+    assert [one.stdout + one.stderr for one in ended] == [""] * 3 and "RUNNING" not in (tmp_path / "c" / "trial.log").read_text()
+
+
+def test_what_a_sweep_announces_is_one_array_job_that_its_starts_join(tmp_path, stand_ins, monkeypatch):
+    known = commands(tmp_path, "a", "b", "c", "d")
+    jobs = job.Jobs(cluster_of(tmp_path))
+
+    def start(jobs, index):
+        with open(known[index][1], "a") as output:
+            return jobs.start(known[index][0], {}, output)
+
+    monkeypatch.setenv("ANSWER_sbatch", "7")
+    jobs.announce(tmp_path / "sweep", known, 2)
+    assert stand_ins() == [f"sbatch --parsable {tmp_path}/sweep/slurm/train.sbatch"]
+    assert asked((tmp_path / "sweep" / "slurm" / "train.sbatch").read_text())["--array"] == "0-3%2"
+    monkeypatch.setenv("ANSWER_squeue", "7_1\n7_2\n7_3")  # the first has ended before anybody waited for it
+    (tmp_path / "a" / "slurm" / "7_0.code").write_text("0\n")
+    first, second = start(jobs, 0), start(jobs, 1)
+    assert (first.number, first.poll(), second.number, second.poll()) == ("7_0", process.DONE, "7_1", None)
+    jobs.withdraw([known[0][0], known[3][0]])
+    told = ["scontrol update JobId=7_3 Requeue=0", "scancel --state=PENDING 7_3", "scancel --state=RUNNING --batch --signal=TERM 7_3"]
+    assert stand_ins()[2:] == told and stand_ins()[1].startswith("squeue --noheader --array")
+    # The sweep is killed and comes back: what is done or still there is joined, the rest is a new array.
+    monkeypatch.setenv("ANSWER_squeue", "7_1")
+    monkeypatch.setenv("ANSWER_sbatch", "8")
+    again = job.Jobs(cluster_of(tmp_path))
+    again.announce(tmp_path / "sweep", known, 2)
+    text = (tmp_path / "sweep" / "slurm" / "train.sbatch").read_text()
+    assert asked(text)["--array"] == "0-1%2" and f"--workdir={tmp_path / 'c'})" in text and f"--workdir={tmp_path / 'a'})" not in text
+    assert [start(again, index).number for index in range(4)] == ["7_0", "7_1", "8_0", "8_1"]
+    again.withdraw()  # nothing is left that nobody waits for
+    assert [call.split()[0] for call in stand_ins()[5:]] == ["squeue", "sbatch"]
+    # What has ended is started again as a job of its own.
+    again._queue._jobs, again._queue._at = frozenset(), float("inf")
+    monkeypatch.setenv("ANSWER_sbatch", "9")
+    assert start(again, 2).number == "9"
+
+
+def test_an_array_that_the_cluster_refuses_becomes_single_jobs(tmp_path, stand_ins, monkeypatch, caplog):
+    jobs, known = job.Jobs(cluster_of(tmp_path)), commands(tmp_path, "a", "b")
+    monkeypatch.setenv("CODE_sbatch", "1")
+    jobs.announce(tmp_path / "sweep", known, 2)
+    assert "each of the 2 trainings becomes a job of its own" in caplog.text
+    monkeypatch.setenv("CODE_sbatch", "0")
+    monkeypatch.setenv("ANSWER_sbatch", "7")
+    with open(known[0][1], "a") as output:
+        assert jobs.start(known[0][0], {}, output).number == "7"
 
 
 def test_a_controller_that_does_not_answer_ends_no_job(tmp_path, stand_ins, monkeypatch):
@@ -456,6 +532,53 @@ def test_a_real_controller_stops_requeues_and_ends_jobs(slurm, tmp_path):
 
 
 @many
+def test_the_tasks_of_an_array_are_stopped_requeued_and_ended_one_by_one(slurm, tmp_path):
+    """The last task has the array's own number: what is meant for it must not reach the others."""
+    program(tmp_path / "trainer", PROGRAM)
+    own = f'#!/bin/bash\nexport STARTS="${{3#--workdir=}}"\nCODES_train=$(cat "$STARTS/codes") exec {tmp_path}/trainer "$@"\n'
+    made = cluster_of(tmp_path, python=program(tmp_path / "python", own), time="10", poll_seconds=0.2)
+    codes = {"a": "75 0", "b": "75", "c": "75", "d": "75 0", "e": "75", "f": "0"}
+    for name, text in codes.items():
+        program(tmp_path / name / "codes", text)
+    known = commands(tmp_path, *codes)
+    starts = lambda name: len((tmp_path / name / "train.0").read_text().splitlines()) if (tmp_path / name / "train.0").exists() else 0
+    waits = lambda *names: all((tmp_path / name / "train.0.waits").exists() for name in names)
+
+    def start(jobs, name):
+        words, log = known[list(codes).index(name)]
+        with open(log, "a") as output:
+            return jobs.start(words, {}, output)
+
+    jobs = job.Jobs(made)
+    jobs.announce(tmp_path / "sweep", known[:4], 4)
+    until(lambda: waits(*"abcd"), "the tasks do not run")
+    tasks = {name: start(jobs, name) for name in "abd"}
+    array = tasks["a"].number.removesuffix("_0")
+    assert {name: one.number for name, one in tasks.items()} == {"a": f"{array}_0", "b": f"{array}_1", "d": f"{array}_3"}
+    tell("scancel", "--batch", "--signal=TERM", f"{array}_3")  # as SLURM does before the time is up
+    assert code_of(tasks["d"]) == process.DONE and starts("d") == 2 and waits(*"abc")
+    tasks["b"].terminate()
+    assert code_of(tasks["b"]) == process.STOPPED and starts("b") == 1
+    jobs.withdraw()  # the third, for which nobody waits
+    until(lambda: not queue.Queue(0.0).holds(f"{array}_2"), "a task that was withdrawn runs")
+    assert (tmp_path / "c" / "slurm" / f"{array}_2.code").read_text() == "75\n" and starts("c") == 1 and waits("a")
+    # A sweep that comes back joins what runs, and what is done; of the new array one task waits for the other's place.
+    again = job.Jobs(made)
+    again.announce(tmp_path / "sweep", known[:1] + known[3:], 1)
+    joined = {name: start(again, name) for name in "ade"}
+    other = joined["e"].number.removesuffix("_0")
+    assert {name: one.number for name, one in joined.items()} == {"a": f"{array}_0", "d": f"{array}_3", "e": f"{other}_0"}
+    assert other != array and joined["d"].poll() == process.DONE
+    until(lambda: waits("e"), "the new array does not run")
+    again.withdraw()
+    until(lambda: not queue.Queue(0.0).holds(f"{other}_1"), "a task that waited is still there")
+    tell("scancel", "--signal=TERM", joined["a"].number)
+    joined["e"].kill()
+    assert joined["e"].wait() != process.DONE and starts("f") == 0
+    assert code_of(joined["a"]) == process.DONE and starts("a") == 2
+
+
+@many
 def test_a_job_that_a_more_urgent_one_pushes_aside_saves_and_comes_back(slurm, tmp_path):
     variables = dict(STARTS=str(tmp_path), CODES_train="75 0", CODES_evaluate="75 75")
     python = program(tmp_path / "python", PROGRAM)
@@ -517,8 +640,10 @@ def test_a_sweep_runs_its_trials_as_jobs(slurm, tmp_path):
     assert code == 0, err
     found = read_json(tmp_path / "sweep" / "results.json")
     assert [row["state"] for row in found["trials"]] == ["done", "done"] and found["best"]["value"] == found["trials"][0]["value"]
-    for number in ("0000", "0001"):
+    array = read_json(tmp_path / "sweep" / "trials" / "0000" / "slurm" / "train.json")["job"].removesuffix("_0")
+    for index, number in enumerate(("0000", "0001")):
         folder = tmp_path / "sweep" / "trials" / number
         jobs = {kind: read_json(folder / "slurm" / f"{kind}.json")["job"] for kind in ("train", "evaluate")}
+        assert jobs["train"] == f"{array}_{index}"
         assert all((folder / "slurm" / f"{one}.code").read_text() == "0\n" for one in jobs.values())
         assert read_json(folder / "done.json") == {"step": 6, "exit_code": 0} and "accuracy@1" in (folder / "trial.log").read_text()

@@ -283,6 +283,87 @@ def test_a_killed_sweep_goes_on_with_what_was_unfinished(search, tmp_path):
         assert by_number(found) == by_number(wanted)
 
 
+class Ahead:
+    """What a backend is told beforehand."""
+
+    def __init__(self):
+        self.announced, self.withdrawn = [], 0
+
+    def announce(self, folder, commands, parallel):
+        self.announced.append((folder, commands, parallel))
+
+    def withdraw(self, commands=None):
+        self.withdrawn += 1
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_a_backend_is_told_beforehand_what_a_sweep_will_start(search, tmp_path):
+    entries = dict(rate=RATE, width=dict(key="config.model.towers.image.options.width", values=(16, 32)))
+    if search == "random":
+        entries |= dict(batch=BATCH, decay=dict(key="config.optimizer.weight_decay", low=1e-4, high=1e-1, log=True))
+    made = of(search, {} if search == "grid" else dict(trials=6), entries=entries, seeds=(1, 0))
+    started, plan, found = [], plan_of(made, tmp_path), space.search_of(made)
+
+    def run_trial(plan, number, values, report, stop, environment):
+        started.append(trial.commands(plan, number, values))
+        if len(started) == 4:
+            raise KeyboardInterrupt
+        yield
+        return trial.Outcome(trial.DONE, values["rate"])
+
+    sweep = lambda ahead, **changes: schedule.run(
+        plan._replace(backend=plan.backend._replace(ahead=ahead), **changes), found, found.listed(made), None, 1, run_trial=run_trial
+    )
+    first, second = Ahead(), Ahead()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(first)
+    assert first.withdrawn == 1  # what waits is taken back, however a sweep ends
+    sweep(second)
+    (folder, whole, parallel), (_, rest, _) = *first.announced, *second.announced
+    assert (folder, parallel, len(whole)) == (tmp_path, 1, 12)
+    assert sum(started[:3], []) + sum(started[4:], []) == whole and rest == whole[6:]  # to the word, and in this order
+
+
+def test_a_stop_takes_back_what_waits_before_trials_make_room_for_it(tmp_path):
+    ahead, seen = Ahead(), []
+
+    def run_trial(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+        yield
+        seen.append(ahead.withdrawn)
+        return trial.Outcome(trial.STOPPED)
+
+    plan = plan_of(of(), tmp_path, backends.local()._replace(ahead=ahead))
+    assert schedule.run(plan, space.grid(), space.grid().listed(of()), None, 1, run_trial=run_trial) == process.STOPPED
+    assert seen == [1] and len(ahead.announced) == 1
+
+
+@pytest.mark.parametrize("changes", [dict(search="tpe", options=dict(trials=2)), dict(pruner=dict(name="median"))])
+def test_a_sweep_that_learns_or_prunes_announces_nothing(changes, tmp_path):
+    made, ahead = of(**changes), Ahead()
+    plan, search = plan_of(made, tmp_path, backends.local()._replace(ahead=ahead)), space.search_of(made)
+    listed = search.listed and search.listed(made)
+    schedule.run(plan, search, listed, space.pruner_of(made)[1], 1, run_trial=Trials(lambda values: values["rate"]))
+    assert not ahead.announced and "array" not in schedule.rehearsal(plan, search, listed)
+
+
+def test_the_seeds_after_one_that_failed_are_taken_back(tmp_path, monkeypatch):
+    taken = []
+
+    class Jobs(Ahead):
+        def withdraw(self, commands=None):
+            taken.extend(words[-2] for words in commands)
+
+    def one(*_):
+        yield
+        return trial.Outcome(trial.FAILED, code=4)
+
+    monkeypatch.setattr(trial, "_one", one)
+    plan = plan_of(of(seeds=(0, 1, 5)), tmp_path, backends.local()._replace(ahead=Jobs()))
+    assert len(list(trial.run(plan, 0, dict(rate=0.1, width=16), None, children.Stop(), {}))) == 1
+    assert taken == ["--config.seed=0", "--config.seed=1", "--config.seed=5"]
+
+
 def test_tpe_obeys_constraints_and_counts_only_trials_that_ran(tmp_path):
     made = of("tpe", dict(trials=7, startup_trials=3), constraints=("rate < 0.1",))
     backend = Trials(lambda values: values["rate"])
@@ -351,6 +432,8 @@ def test_a_rehearsal_prints_commands_and_writes_nothing(tmp_path):
     lines = schedule.rehearsal(plan_of(made, tmp_path / "sweep"), search, search.listed(made)).splitlines()
     assert len(lines) == 6 and all(line.startswith(f"python -m launch.train --config={CONFIG} --config.train.steps=4") for line in lines)
     assert list(tmp_path.iterdir()) == []
+    ahead = plan_of(made, tmp_path / "sweep", backends.local()._replace(ahead=Ahead()))
+    assert schedule.rehearsal(ahead, search, search.listed(made), 2).splitlines() == ["# one array job of 6 tasks, 2 at a time", *lines]
     learned = of("tpe", dict(trials=3))
     assert "tpe proposes each of 3 trials" in schedule.rehearsal(plan_of(learned, tmp_path / "sweep"), space.search_of(learned), None)
 

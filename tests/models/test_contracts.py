@@ -206,6 +206,7 @@ def test_what_a_tower_cannot_capture_is_an_error(name):
         jax.eval_shape(lambda: tower.apply({"params": params}, *toys.inputs(name), capture=("token",)))
 
 
+@pytest.mark.many_processes  # it compiles for long
 def test_towers_ignore_the_mesh():
     """All towers at once, on data x fsdp x tensor = 2 x 2 x 2 under the usual rules: values and gradients of one device."""
     towers = {

@@ -44,9 +44,7 @@ def checkpoints() -> None:
 
     if _WORKDIR.value is None or _MODEL.value:
         raise ConfigError("give --workdir, the folder of a training run; or --suite with --model or --workdir.")
-    written = job.run(
-        as_path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value
-    )
+    written = job.run(as_path(_WORKDIR.value), follow=_FOLLOW.value, step=_STEP.value, only=_EVALS.value, timeout_seconds=_TIMEOUT.value)
     process.log.info("%d results written", len(written))
 
 

@@ -107,6 +107,18 @@ def check_kind(value: Any, default: Any, key: str) -> None:
             return
 
 
+def picked(inputs: Mapping[str, str], arrays: Mapping[str, Any], key: str, optional=frozenset()) -> dict[str, Any]:
+    """Arrays of a step by the names that a part of the config gives them; `optional` ones may be missing.
+
+    Raises:
+        ConfigError: one is missing; lists what there is.
+    """
+    for name, source in inputs.items():
+        if source not in arrays and name not in optional:
+            raise ConfigError(f"{key}.{name} asks for {source!r}, but a step has only: {', '.join(sorted(arrays))}.")
+    return {name: arrays[source] for name, source in inputs.items() if source in arrays}
+
+
 def plain(config: Any) -> Any:
     """A config as dicts, lists and scalars, ready for JSON."""
     if isinstance(config, ConfigDict):

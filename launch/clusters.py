@@ -6,6 +6,7 @@ A file below `configs/clusters/` has a `get_config(arg) -> ConfigDict` with `pla
 import hashlib
 import pathlib
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,6 +50,25 @@ def _value(found: Mapping[str, Any], name: str, default: Any, key: str) -> Any:
     if value is None and default is not None:
         raise ConfigError(f"{key} is None; give it a value, or leave it out for {default!r}.")
     return _filled(value, default, key) if isinstance(default, Mapping) and default else value
+
+
+def command(other: Sequence[str], own: Sequence[str], evaluation: str, whole: bool) -> tuple[list[str], str]:
+    """What the processes of a cluster run, and where evaluation happens.
+
+    Args:
+        other: a module and its flags, as they stand after `--`; else this command line is a trainer's.
+        own: flags of it that the trainer does not know.
+        evaluation: where, next to a trainer.
+        whole: whether the command line says all that a trainer needs.
+
+    Raises:
+        ConfigError: neither a trainer nor another module.
+    """
+    if other:
+        return ["python", "-m", *other], "none"
+    if not whole:
+        raise ConfigError("give --config and --workdir; or a module of Tandem's and its flags after --, launch.doctor for example.")
+    return ["python", "-m", "launch.train", *children.without(sys.argv[1:], own)], evaluation
 
 
 def workdir_of(words: Sequence[str]) -> str | None:

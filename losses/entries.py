@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from core.config import ConfigError, bind, check_keys, check_section, choose, options_of
+from core.config import ConfigError, bind, check_keys, check_section, choose, options_of, picked
 from losses import LOSSES
 from losses.schedules import SCHEDULES
 
@@ -132,12 +132,7 @@ def apply_entry(entry: Entry, arrays: Mapping[str, Array]) -> tuple[Array, Array
 
 
 def _bound(entry: Entry, arrays: Mapping[str, Array]) -> functools.partial:
-    given = {}
-    for parameter, name in entry.inputs.items():
-        if name in arrays:
-            given[parameter] = arrays[name]
-        elif parameter not in entry.optional:
-            raise ConfigError(f"{entry.key}.inputs.{parameter} asks for {name!r}, but a step has only: {', '.join(sorted(arrays))}.")
+    given = picked(entry.inputs, arrays, f"{entry.key}.inputs", entry.optional)
     return functools.partial(entry.call, **given, **{option: _bound(inner, arrays) for option, inner in entry.inner.items()})
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from core.config import ConfigError, bind, check_section, choose
+from core.config import ConfigError, bind, check_section, choose, picked
 from models.layers import axes, dense, unit
 
 
@@ -69,11 +69,7 @@ class Head(NamedTuple):
         Raises:
             ConfigError: one is missing; lists what there is.
         """
-        for name, source in self.inputs.items():
-            if source not in arrays:
-                key = f"config.model.heads.{self.label}.inputs.{name}"
-                raise ConfigError(f"{key} asks for {source!r}, but the towers make only: {', '.join(sorted(arrays))}.")
-        return {name: arrays[source] for name, source in self.inputs.items()}
+        return picked(self.inputs, arrays, f"config.model.heads.{self.label}.inputs")
 
     def init(self, key, arrays: Mapping[str, Any]):
         """First parameters with their logical axes, for arrays like these."""

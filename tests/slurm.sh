@@ -9,6 +9,5 @@ if [ "$(id -u)" != 0 ]; then as_root=(sudo --non-interactive); fi
 export DEBIAN_FRONTEND=noninteractive
 "${as_root[@]}" apt-get update --quiet=2 || true # an older index may do
 if ! "${as_root[@]}" apt-get install --quiet=2 --yes --no-install-recommends slurm-wlm munge; then
-  echo "slurm-wlm and munge could not be installed: the tests that need them cannot run" >&2
-  exit 1
+  echo "slurm-wlm and munge could not be installed: the tests that need them will fail" >&2
 fi

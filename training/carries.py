@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from core.config import ConfigError, bind, check_section, choose
+from core.config import ConfigError, bind, check_section, choose, picked
 from core.mesh import BATCH
 
 
@@ -60,11 +60,7 @@ class Carry(NamedTuple):
         Raises:
             ConfigError: one is missing; lists what there is.
         """
-        for name, source in self.inputs.items():
-            if source not in arrays:
-                key = f"config.train.carries.{self.label}.inputs.{name}"
-                raise ConfigError(f"{key} asks for {source!r}, but a step has only: {', '.join(sorted(arrays))}.")
-        return {name: arrays[source] for name, source in self.inputs.items()}
+        return picked(self.inputs, arrays, f"config.train.carries.{self.label}.inputs")
 
 
 def make(section) -> tuple[Carry, ...]:

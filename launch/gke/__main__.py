@@ -13,7 +13,6 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from core.config import ConfigError
 from launch import children, clusters, process
 from launch.gke import job
 
@@ -32,7 +31,8 @@ def main(arguments) -> None:
     process.log_to_stderr("[launcher] ")
     with process.exit_codes():
         cluster = clusters.load(_CLUSTER.value, "gke", job.DEFAULTS)
-        words, evaluation = words_of(arguments[1:])
+        whole = _WORKDIR.value is not None and (_CONFIG.value is not None or _ACTION.value != "run")
+        words, evaluation = clusters.command(arguments[1:], OWN, _EVAL.value, whole)
         if _DRY.value:
             print(job.written(cluster, words, evaluation), end="")
             return
@@ -44,19 +44,6 @@ def main(arguments) -> None:
                 print(one.status())
             code = one.run() if _ACTION.value == "run" else process.DONE
     sys.exit(code)
-
-
-def words_of(other: list[str]) -> tuple[list[str], str]:
-    """The command for the processes, and where evaluation runs.
-
-    Raises:
-        ConfigError: neither a config nor another command.
-    """
-    if other:
-        return ["python", "-m", *other], "none"
-    if _WORKDIR.value is None or (_CONFIG.value is None and _ACTION.value == "run"):
-        raise ConfigError("give --config and --workdir; or a module of Tandem's and its flags after --, launch.doctor for example.")
-    return ["python", "-m", "launch.train", *children.without(sys.argv[1:], OWN)], _EVAL.value
 
 
 if __name__ == "__main__":

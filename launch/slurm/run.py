@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 
 from core import storage
 from core.config import ConfigError
+from launch import beside
 from launch.slurm import job, queue, script
 
 # What the evaluation waits for: training's start, or its last end.
-EVALS = {"job": "after", "after": "afterany", "none": None}
+EVALS = {beside.JOB: "after", beside.AFTER: "afterany", beside.NONE: None}
 
 
 class Plan(NamedTuple):
@@ -43,7 +44,7 @@ def training(plan: Plan) -> script.Work:
 def evaluation(plan: Plan, trainer: str) -> script.Work:
     """The evaluation of what a job trains; one that follows ends if training ends without closing its run."""
     words = ["python", "-m", "launch.evaluate", f"--workdir={plan.workdir}"]
-    if plan.evaluation == "after":
+    if plan.evaluation == beside.AFTER:
         return _work(plan, "evaluate", words)
     words += ["--follow", f"--timeout_seconds={plan.cluster.eval.wait_seconds}"]
     return _work(plan, "evaluate", words)._replace(follows=trainer)

@@ -16,7 +16,6 @@ import tempfile
 from absl import flags
 from ml_collections import config_flags
 
-from core.config import ConfigError
 from launch import children, clusters, process
 from launch.tpu import commands, job, pod, resource, ship
 
@@ -45,7 +44,8 @@ def main(arguments) -> None:
     process.log_to_stderr("[launcher] ")
     with process.exit_codes():
         cluster = clusters.load(_CLUSTER.value, "tpu", job.DEFAULTS)
-        words, evaluation = words_of(arguments[1:])
+        whole = _WORKDIR.value is not None and (_CONFIG.value is not None or _ACTION.value != "run")
+        words, evaluation = clusters.command(arguments[1:], OWN, _EVAL.value, whole)
         clusters.check_workdir(words, cluster.shared_folders, job.SHARED)
         if _ACTION.value != "run":
             sys.exit(act(cluster, words))
@@ -59,19 +59,6 @@ def main(arguments) -> None:
             with children.Stop() as stop:
                 code = job.run(cluster, words, evaluation, stop, shipment, _RESTARTS.value, _KEEP.value)
     sys.exit(code)
-
-
-def words_of(other: list[str]) -> tuple[list[str], str]:
-    """The command for the workers, and where evaluation runs.
-
-    Raises:
-        ConfigError: neither a config nor another command.
-    """
-    if other:
-        return ["python", "-m", *other], "none"
-    if _WORKDIR.value is None or (_CONFIG.value is None and _ACTION.value == "run"):
-        raise ConfigError("give --config and --workdir; or a module of Tandem's and its flags after --, launch.doctor for example.")
-    return ["python", "-m", "launch.train", *children.without(sys.argv[1:], OWN)], _EVAL.value
 
 
 def act(cluster, words: list[str]) -> int:

@@ -115,7 +115,7 @@ def test_a_weight_of_zero_is_the_run_without(tmp_path):
     [
         (dict(name="projektor"), "config.model.heads.project.name is 'projektor'.*Did you mean 'projector'"),
         (dict(inputs={}), "config.model.heads.project.inputs is empty"),
-        (dict(inputs=dict(one="z_three")), "config.model.heads.project.inputs.one asks for 'z_three', but the towers make only: z_one"),
+        (dict(inputs=dict(one="z_three")), "config.model.heads.project.inputs.one asks for 'z_three', but a step has only: "),
     ],
 )
 def test_a_head_that_cannot_be_is_refused(change, said):

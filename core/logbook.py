@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 
 import tqdm
-from tensorboardX import SummaryWriter
 
 from core.config import ConfigError
+from core.events import Events
 from core.lines import Lines
 from core.storage import as_path
 
@@ -36,11 +36,6 @@ def read_lines(path: pathlib.Path) -> list[dict]:
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-
-
-def tag(name: str) -> str:
-    """A metric's name as TensorBoard allows it: `recall@1` becomes `recall_at_1`."""
-    return name.replace("@", "_at_")
 
 
 class Logbook:
@@ -74,7 +69,7 @@ class Logbook:
         workdir.mkdir(parents=True, exist_ok=True)
         self._lines, self._backends = Lines(workdir / "metrics.jsonl"), {}
         if tensorboard:
-            self._open("TensorBoard", lambda: TensorBoard(workdir / "tensorboard" / "train", first_step))
+            self._open("TensorBoard", lambda: Events(workdir / "tensorboard" / "train", first_step=first_step + 1))
         if wandb is not None:
             self._open("Weights & Biases", lambda: WeightsAndBiases(workdir, wandb))
         if on_metrics is not None:
@@ -138,21 +133,6 @@ class Told:
 
     def close(self) -> None:
         pass
-
-
-class TensorBoard:
-    """Events in a folder."""
-
-    def __init__(self, folder: pathlib.Path, first_step: int):
-        # purge_step hides the steps that a killed run logged after the checkpoint it goes on from.
-        self._events = SummaryWriter(str(folder), purge_step=first_step + 1)
-
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._events.add_scalar(tag(name), value, step)
-
-    def close(self) -> None:
-        self._events.close()
 
 
 class WeightsAndBiases:

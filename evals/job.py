@@ -4,6 +4,7 @@ Its own process on its own mesh; may run beside training, after it, twice at onc
 never computed again.
 """
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -11,12 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
 import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError, check_section, choose
-from core.logbook import tag
+from core.events import Events
 from core.storage import as_path, is_remote, spooled
 from core.workdir import read_json
 from evals import best, encoders, results
@@ -131,9 +131,8 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
         results.write(path, label, step, entry, evaluation, found, seconds)
         # Files are named by the second: two of one second would be one, and hold what came last.
         own = f".{step}.{label}.{os.getpid()}"
-        with spooled(workdir / "tensorboard" / "eval") as folder, SummaryWriter(str(folder), filename_suffix=own) as events:
-            for name, value in evaluation.metrics.items():
-                events.add_scalar(tag(f"eval/{label}/{name}"), value, step)
+        with spooled(workdir / "tensorboard" / "eval") as folder, contextlib.closing(Events(folder, suffix=own)) as events:
+            events.write(step, {f"eval/{label}/{name}": value for name, value in evaluation.metrics.items()})
         written.append(path)
         log.info("step %d %s: %s = %.4f (%.1f s)", step, label, evaluation.primary, evaluation.metrics[evaluation.primary], seconds)
     best.track(workdir, encoder.config, step)

@@ -6,11 +6,13 @@ import sys
 import types
 
 import pytest
+from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from core.config import ConfigError
-from core.logbook import Logbook, read_lines, tag
+from core.events import tag
+from core.logbook import Logbook, read_lines
 
 METRICS = {"train/loss": 2.5, "perf/examples_per_second": 100.0, "train/recall@1_in_batch": 0.5}
 
@@ -92,6 +94,13 @@ def test_a_resumed_run_hides_the_events_it_repeats(tmp_path):
     write(tmp_path, [3], first_step=2)
     starts = [e.step for e in events(tmp_path / "tensorboard" / "train") if e.HasField("session_log")]
     assert starts == [3]  # readers drop what earlier files hold from this step on
+
+
+def test_a_disk_that_fills_up_ends_the_events_and_not_the_run(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(record_writer, "open_file", lambda path: open("/dev/full", "wb"))
+    write(tmp_path, range(1, 30))
+    assert len(read_lines(tmp_path / "metrics.jsonl")) == 29
+    assert caplog.text.count("TensorBoard stops here: [Errno 28]") == 1
 
 
 def stand_in(calls, fails):

@@ -14,7 +14,7 @@ import evals
 import retrieval
 from core.checkpoint import committed_steps
 from core.config import ConfigError
-from core.logbook import tag
+from core.events import tag
 from core.workdir import claim_config, read_json, write_json
 from evals import EVALUATORS, best, encoders, job
 from evals.evaluation import Evaluation

@@ -1,7 +1,7 @@
 """The dual encoder: which tower reads which view of a batch, and the learned scale and bias of the logits."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +14,7 @@ from models import TOWERS
 from models.layers import axes, unit
 
 LOG_SCALE_MAX = math.log(100.0)  # CLIP: a larger scale was unstable
+CAPTURES = ("layers", "layers_pooled", "tokens")  # what a tower returns beside its embedding where somebody reads it
 
 
 class DualEncoder(nn.Module):
@@ -83,9 +84,26 @@ class DualEncoder(nn.Module):
         only_text = {name: a for name, a in (("pool_mask", pool_mask), ("places", places)) if a is not None}
         out = dict(tower(x, mask, keys, capture=capture, hook=hook, **only_text))
         out["embedding"] = unit(out["embedding"])
-        # States of all layers come as [N rows ...]; everything else has its rows first.
         unfold = lambda a, axis: a.reshape(a.shape[:axis] + shape[:2] + a.shape[axis + 1 :])
-        return {name: unfold(a, int(name.startswith("layers"))) for name, a in out.items()} if folded else out
+        return {name: unfold(a, row_axis(name)) for name, a in out.items()} if folded else out
+
+
+def row_axis(name: str) -> int:
+    """Which axis of a tower's output, or of an array of a step, has the rows of the batch: states of all layers are `[N rows ...]`."""
+    return int(name.startswith("layers"))
+
+
+def captures(names: Iterable[str], views: Iterable[str], label: str = "") -> dict[str, tuple[str, ...]]:
+    """Which inner states the towers have to return, by view, so that a step has the arrays of these names.
+
+    Args:
+        names: of arrays, `layers_pooled_text` for example; others than inner states are passed over.
+        views: that are read.
+        label: of a second reading (a momentum tower, a mixture), whose arrays are named `<output>_<view>_<label>`.
+    """
+    wanted, end = set(names), f"_{label}" if label else ""
+    found = {view: tuple(output for output in CAPTURES if f"{output}_{view}{end}" in wanted) for view in views}
+    return {view: outputs for view, outputs in found.items() if outputs}
 
 
 def of_views(batch: Mapping[str, Any], views) -> dict[str, Any]:

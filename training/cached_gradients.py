@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from core.config import ConfigError
 from core.mesh import BATCH
-from models.dual import DualEncoder
+from models.dual import DualEncoder, row_axis
 
 
 def check(microbatches: int | None, global_batch: int, shards: int) -> int:
@@ -50,7 +51,7 @@ def check_groups(spec: Mapping[str, jax.ShapeDtypeStruct], count: int, shards: i
 
 def apply(
     model: DualEncoder, params, batch: Mapping[str, Array], keys: Mapping[str, Array], count: int, shards: int,
-    hooks: Callable[[Mapping[str, Array]], Mapping] = lambda keys: {},
+    hooks: Callable[[Mapping[str, Array]], Mapping] = lambda keys: {}, capture: Mapping[str, tuple[str, ...]] | None = None,
 ) -> dict[str, Array]:  # fmt: skip
     """What `model.apply` returns for the batch, with the activations of one microbatch at a time.
 
@@ -66,23 +67,26 @@ def apply(
         count: microbatches.
         shards: parts that the batch axis is split into on the mesh.
         hooks: from the keys of some rows to a layer hook per view.
+        capture: extra outputs per view.
     """
     if count == 1:
-        return model.apply({"params": params}, batch, keys, hooks=hooks(keys))
+        return model.apply({"params": params}, batch, keys, capture, hooks(keys))
     views = {name: a for name, a in batch.items() if model.reads(name)}
 
     def split(a: Array) -> Array:  # [B ...] -> [count, B / count, ...]
         parts = a.reshape(shards, count, -1, *a.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(parts.reshape(count, -1, *a.shape[1:]), P(None, BATCH))
 
-    def join(a: Array) -> Array:
-        whole = a.reshape(count, shards, -1, *a.shape[2:]).swapaxes(0, 1)
-        return jax.lax.with_sharding_constraint(whole.reshape(-1, *a.shape[2:]), P(BATCH))
+    def join(name: str, a: Array) -> Array:  # back, whichever axis behind the first has the rows
+        rows, before = 1 + row_axis(name), row_axis(name)
+        a = jnp.moveaxis(a, 0, before)
+        whole = a.reshape(*a.shape[:rows], shards, -1, *a.shape[rows + 1 :]).swapaxes(before, rows)
+        return jax.lax.with_sharding_constraint(whole.reshape(*a.shape[:before], -1, *a.shape[rows + 1 :]), P(*[None] * before, BATCH))
 
     @jax.checkpoint
     def encode(params, part):
-        arrays = model.apply({"params": params}, *part, hooks=hooks(part[1]))
+        arrays = model.apply({"params": params}, *part, capture, hooks(part[1]))
         return {name: a for name, a in arrays.items() if a.ndim}
 
     _, parts = jax.lax.scan(lambda _, part: (None, encode(params, part)), None, jax.tree.map(split, (views, dict(keys))))
-    return model.apply({"params": params}, {}) | {name: join(a) for name, a in parts.items()}
+    return model.apply({"params": params}, {}) | {name: join(name, a) for name, a in parts.items()}

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from core.paths import from_paths
 from models.adapters import Adapters
-from models.dual import DualEncoder, of_views
+from models.dual import DualEncoder, captures, of_views
 from models.heads import Head
 from training import cached_gradients
 from training.mixing import Mixing
@@ -39,6 +39,7 @@ class Forward:
         momentum: averages of its towers that read views too.
         mixing: second readings of views, with mixed hidden states.
         heads: trainable parts of objectives, on what the towers make.
+        wanted: names of arrays that losses, heads and carries read: towers return their inner states where some are among them.
         seed: of dropout and of what losses draw.
         steps: of the whole run.
         microbatches: parts in which the towers see the batch; loss and gradient are those of the whole batch.
@@ -50,6 +51,7 @@ class Forward:
     momentum: tuple[Momentum, ...] = ()
     mixing: tuple[Mixing, ...] = ()
     heads: tuple[Head, ...] = ()
+    wanted: frozenset[str] = frozenset()
     seed: int = 0
     steps: int = 1
     microbatches: int = 1
@@ -65,12 +67,13 @@ class Forward:
         """
         keys = example_keys(self.seed, step, self.model.views, next(iter(batch.values())).shape[0])
         params = self.adapters.merge(from_paths(flat))
-        arrays = cached_gradients.apply(self.model, params, batch, keys, self.microbatches, self.shards)
+        split = (self.microbatches, self.shards)
+        inner = captures(self.wanted, self.model.views)
+        arrays = cached_gradients.apply(self.model, params, batch, keys, *split, capture=inner)
         for mixing in self.mixing:
             hooks, mine = partial(mixing.hooks, step_key=loss_key(self.seed, step)), {view: keys[view] for view in mixing.views}
-            mixed = cached_gradients.apply(
-                self.model, params, of_views(batch, mixing.views), mine, self.microbatches, self.shards, hooks
-            )  # fmt: skip
+            inner = captures(self.wanted, mixing.views, mixing.label)
+            mixed = cached_gradients.apply(self.model, params, of_views(batch, mixing.views), mine, *split, hooks, inner)
             arrays |= {f"{name}_{mixing.label}": array for name, array in mixed.items() if array.ndim} | mixing.named(mine)
         for head in self.heads:
             arrays |= head.apply(params["heads"][head.label], arrays)
@@ -90,6 +93,8 @@ class Forward:
         arrays = {name: array for name, array in batch.items() if name not in self.model.views}
         for momentum in self.momentum:
             params = self.adapters.merge(from_paths(dict(flat) | averages[momentum.label]))
-            read = cached_gradients.apply(self.model, params, of_views(batch, momentum.views), {}, self.microbatches, self.shards)
+            inner = captures(self.wanted, momentum.views, momentum.label)
+            split = (self.microbatches, self.shards)
+            read = cached_gradients.apply(self.model, params, of_views(batch, momentum.views), {}, *split, capture=inner)
             arrays |= {f"{name}_{momentum.label}": array for name, array in read.items() if array.ndim}
         return arrays | {"key": loss_key(self.seed, step), "step": step, "progress": step / self.steps}

@@ -92,9 +92,12 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         cached_gradients.check_groups(spec, *split.values())
         together = config.data.global_batch // split["shards"] // split["microbatches"]
         beside = dict(momentum=momentum.make(config.model), mixing=mixing.make(config.model, model.towers, together))
-        forward = Forward(model, adapted, seed=config.seed, steps=steps, **beside, **split)
+        above = heads.make(config.model)
+        readers = [entry.arrays for entry in found] + [part.inputs for part in (*above, *shared["kept"])]
+        wanted = frozenset(name for reader in readers for name in reader.values())
+        forward = Forward(model, adapted, seed=config.seed, steps=steps, wanted=wanted, **beside, **split)
         shapes = _array_shapes(forward, boxed, spec)
-        forward = dataclasses.replace(forward, heads=heads.make(config.model))
+        forward = dataclasses.replace(forward, heads=above)
         if forward.heads:
             boxed |= {"heads": jax.eval_shape(lambda: heads_of(forward, jax.random.key(0), shapes))}
             shapes = _array_shapes(forward, boxed, spec)

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from core.paths import by_path, from_paths, matches
 from losses.entries import Entry, mean_loss
-from models.dual import LOG_SCALE_MAX
+from models.dual import LOG_SCALE_MAX, row_axis
 from training import carries, health
 from training.carries import Carry
 from training.forward import Forward
@@ -89,7 +89,8 @@ def make_step(
 
 def heads_of(forward: Forward, key: Array, shapes: Mapping[str, Any]) -> dict[str, Any]:
     """First parameters of all heads with their logical axes, for arrays of these shapes."""
-    row = {name: jnp.zeros((1, *s.shape[1:]), s.dtype) for name, s in shapes.items() if s.shape}
+    axis = {name: row_axis(name) for name, s in shapes.items() if s.shape}
+    row = {name: jnp.zeros((*shapes[name].shape[:at], 1, *shapes[name].shape[at + 1 :]), shapes[name].dtype) for name, at in axis.items()}
     return {head.label: head.init(jax.random.fold_in(key, index), row) for index, head in enumerate(forward.heads)}
 
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import ConfigError, check_section, choose
+from core.config import ConfigError, check_section, choose, plain
 from core.events import Events
 from core.storage import as_path, is_remote, spooled
 from core.workdir import read_json
@@ -24,6 +24,7 @@ from evals.evaluation import Evaluation
 from retrieval.restore import is_run
 
 log = logging.getLogger(__name__)
+SIZE = ("layers", "truncate_dim")  # of the model, where an entry cuts it
 
 
 def check(config) -> None:
@@ -33,12 +34,14 @@ def check(config) -> None:
         ConfigError: unknown evaluator, source, key or option.
     """
     for label, entry in config.evals.items():
-        _check_entry(entry, f"config.evals.{label}", optional=("goal", "cut"))
+        _check_entry(entry, f"config.evals.{label}", optional=("goal", "cut", "size"))
     best.check(config)
 
 
 def _check_entry(entry, key: str, optional: Sequence[str]) -> None:
-    check_section(entry, ("name", "every_steps", "data", "options", "goal", "cut"), key, optional=optional)
+    check_section(entry, ("name", "every_steps", "data", "options", "goal", "cut", "size"), key, optional=optional)
+    if "size" in entry:
+        check_section(entry.size, SIZE, f"{key}.size", optional=SIZE)
     results.check(entry, key)
 
 
@@ -127,7 +130,8 @@ def evaluate_step(workdir: pathlib.Path, step: int, labels: Sequence[str]) -> li
     written, encode = [], encoders.of_model(encoder)
     for label in labels:
         entry, path = encoder.config.evals[label], result_file(workdir, step, label)
-        evaluation, found, seconds = results.measure(encode, entry, f"config.evals.{label}")
+        read_by = encoders.of_model(encoder.smaller(**plain(entry.size))) if "size" in entry else encode
+        evaluation, found, seconds = results.measure(read_by, entry, f"config.evals.{label}")
         results.write(path, label, step, entry, evaluation, found, seconds)
         # Files are named by the second: two of one second would be one, and hold what came last.
         own = f".{step}.{label}.{os.getpid()}"
@@ -158,9 +162,11 @@ def evaluate(
     if isinstance(evals, Mapping):
         entries = {label: ConfigDict(entry) for label, entry in evals.items()}
         for label, entry in entries.items():
-            _check_entry(entry, f"evals.{label}", optional=("every_steps", "goal", "cut"))
-        encode = encoders.of_model(encoder or retrieval.load(model, step))
-        return {label: results.measure(encode, entry, f"evals.{label}")[0] for label, entry in entries.items()}
+            _check_entry(entry, f"evals.{label}", optional=("every_steps", "goal", "cut", "size"))
+        encoder = encoder or retrieval.load(model, step)
+        encode = encoders.of_model(encoder)
+        sized = lambda entry: encoders.of_model(encoder.smaller(**plain(entry.size))) if "size" in entry else encode
+        return {label: results.measure(sized(entry), entry, f"evals.{label}")[0] for label, entry in entries.items()}
     if encoder is not None or not is_run(as_path(model)):
         raise ConfigError("only the folder of a run has evaluations of its own; give evals={label: entry}, entries as in config.evals.")
     workdir = as_path(model)

@@ -3,6 +3,7 @@
 Each format goes through the tables that read it. A folder appears whole, under its final name, only after it was read back.
 """
 
+import dataclasses
 import logging
 import math
 import pathlib
@@ -20,6 +21,7 @@ from interop import golden, hf, hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_
 from interop import sentence_transformers as st
 from interop.imported import Imported, assemble, section
 from interop.swap_ids import swapped
+from models import cut
 
 log = logging.getLogger(__name__)
 LABELS = {"naflex": "image", "resnet": "image", "vit": "image"}  # what the tables call a tower of a kind; all others read text
@@ -34,7 +36,7 @@ def write(source: Imported, output: pathlib.Path, format: str, *, truncate_dim: 
         source: the model.
         output: the folder; it may not exist, or must be empty.
         format: a name in `EXPORTS`.
-        truncate_dim: leading values that sentence-transformers is told to keep.
+        truncate_dim: leading values of a vector that are kept: sentence-transformers is told so, for others the projections are cut.
         card: README.md.
 
     Raises:
@@ -44,7 +46,8 @@ def write(source: Imported, output: pathlib.Path, format: str, *, truncate_dim: 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} exists already; give an --output that does not.")
     if truncate_dim is not None and format != "sentence_transformers":
-        raise ConfigError(f"--truncate_dim is told to sentence-transformers alone; leave it out for --format={format}.")
+        narrow, params = cut.to_dim(source.model, source.params, truncate_dim)
+        source = dataclasses.replace(source, model=narrow, params=params)
     adapted = [label for label, entry in source.model["towers"].items() if entry["options"].get("bottleneck", 0)]
     if adapted:
         raise ConfigError(

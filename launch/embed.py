@@ -21,6 +21,7 @@ _COLUMN = flags.DEFINE_string("column", "text", "of the texts, in .jsonl and .pa
 _ID_COLUMN = flags.DEFINE_string("id_column", None, "of names of the rows, in .jsonl and .parquet; by default they are numbered from 0")
 _PROMPT = flags.DEFINE_string("prompt", None, "put before each text, in place of the view's own")
 _TRUNCATE = flags.DEFINE_integer("truncate_dim", None, "keep so many leading values, for a model trained with Matryoshka losses", 1)
+_LAYERS = flags.DEFINE_integer("layers", None, "keep so many first layers of every tower, for a model trained for it", 1)
 _PRECISION = flags.DEFINE_enum("compute_dtype", "float32", ["float32", "bfloat16"], "of the operands of matrix products, see README.md")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "of the vectors on disk")
 _FORMAT = flags.DEFINE_enum("format", "npy", ["npy", "arrow"], "of a shard")
@@ -50,7 +51,7 @@ def embed() -> None:
         raise ConfigError("give either --workdir, the folder of a training run, or --model, another library's.")
     output = on_this_machine(_OUTPUT.value, "--output")
     values = open_values(_INPUT.value, _COLUMN.value, _ID_COLUMN.value)
-    options = dict(truncate_dim=_TRUNCATE.value, dtype=_PRECISION.value)
+    options = dict(layers=_LAYERS.value, truncate_dim=_TRUNCATE.value, dtype=_PRECISION.value)
     encoder = retrieval.load(_WORKDIR.value or _MODEL.value, _STEP.value, **options)
     view = encoder.view_for(values.kind == "text") if _VIEW.value is None else _VIEW.value
     if encoder.reads_text(view) != (values.kind == "text"):

@@ -1,6 +1,7 @@
 """Writes a model as a folder that another library opens offline: weights, config, tokenizer, golden vectors and a model card.
 
-    python -m launch.export --workdir=runs/code --format=sentence_transformers --output=exported [--step=500] [--truncate_dim=128]
+    python -m launch.export --workdir=runs/code --format=sentence_transformers --output=exported [--step=500]
+    python -m launch.export --workdir=runs/code --format=hf_bert --output=exported --layers=4
     python -m launch.export --model=downloads/clip --format=open_clip --output=exported
 
 Formats: hf_bert, hf_clip, hf_decoder, hf_modernbert, hf_siglip, open_clip, sentence_transformers. The new folder is read back and its
@@ -17,7 +18,8 @@ _MODEL = flags.DEFINE_string("model", None, "instead of --workdir: folder or fil
 _FORMAT = flags.DEFINE_string("format", None, "what to write")
 _OUTPUT = flags.DEFINE_string("output", None, "folder to write; it may not hold anything yet")
 _TOWER = flags.DEFINE_string("tower", None, "only this tower of the model, by its label")
-_TRUNCATE = flags.DEFINE_integer("truncate_dim", None, "leading values that sentence-transformers keeps, for Matryoshka models", 1)
+_LAYERS = flags.DEFINE_integer("layers", None, "keep so many first layers of every tower, for models trained for it", 1)
+_TRUNCATE = flags.DEFINE_integer("truncate_dim", None, "leading values of a vector that are kept, for Matryoshka models", 1)
 
 
 def main(_) -> None:
@@ -38,7 +40,7 @@ def export() -> None:
     if (_WORKDIR.value is None) == (_MODEL.value is None):
         raise ConfigError("give either --workdir, the folder of a training run, or --model, another library's.")
     output = on_this_machine(_OUTPUT.value, "--output")
-    encoder = retrieval.load(_WORKDIR.value or _MODEL.value, _STEP.value)
+    encoder = retrieval.load(_WORKDIR.value or _MODEL.value, _STEP.value, layers=_LAYERS.value)
     source, run, results = encoder.imported(), None, []
     if _TOWER.value is not None:
         source = out.part(source, _TOWER.value)

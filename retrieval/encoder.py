@@ -12,6 +12,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from core import mesh as meshes
@@ -21,7 +22,7 @@ from input_pipeline import decode
 from input_pipeline.image import resize
 from input_pipeline.transforms import bind_transforms, stack
 from interop.imported import Imported
-from models import dual
+from models import cut, dual
 from models.layers import unit
 from retrieval import buckets
 from retrieval.products import rounded
@@ -65,6 +66,24 @@ class Encoder:
         self.dtype = dtype
         round_operands = (lambda apply: apply) if dtype == "float32" else partial(rounded, dtype=dtype)
         self._compiled = {view: jax.jit(round_operands(partial(self._apply, view))) for view in self.views}
+
+    def smaller(self, *, layers: int | Mapping[str, int] | None = None, truncate_dim: int | None = None) -> "Encoder":
+        """The same model with its first layers alone, or with fewer values of a vector, for models that were trained for it.
+
+        Args:
+            layers: that are kept of every tower, or by its label; None keeps all.
+            truncate_dim: leading values that are kept, and brought to length one again; None keeps those of now.
+
+        Raises:
+            ConfigError: more layers or values than there are.
+        """
+        config, params = self.config.copy_and_resolve_references(), self.params
+        if layers is not None:
+            model, params = cut.to_layers(plain(config.model), params, layers)
+            with config.unlocked():
+                config.model = ConfigDict(model)
+        options = dict(prompts=self.prompts, truncate_dim=self.dim if truncate_dim is None else truncate_dim, dtype=self.dtype)
+        return Encoder(config, params, self._tokenizer, self._mesh, self.step, self.weights, **options)
 
     @property
     def views(self) -> tuple[str, ...]:

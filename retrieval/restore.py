@@ -1,7 +1,7 @@
 """Opens what holds a model: the workdir of a run, or a folder or file of another library."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -24,7 +24,7 @@ from retrieval.encoder import Encoder
 
 def load(
     path, step: int | None = None, *, weights: str | None = None, mesh: jax.sharding.Mesh | None = None,
-    truncate_dim: int | None = None, dtype: str = "float32", format: str | None = None,
+    layers: int | Mapping[str, int] | None = None, truncate_dim: int | None = None, dtype: str = "float32", format: str | None = None,
 ) -> Encoder:  # fmt: skip
     """The encoder of a run, or of a model that another library wrote.
 
@@ -33,6 +33,8 @@ def load(
         step: which checkpoint of a run; the last committed one by default.
         weights: of a run, `params` or `ema`; by default the averages where the run keeps them.
         mesh: other devices than all of them on the data axis.
+        layers: keep so many first layers of every tower, or by the label of a tower, for a model trained so that they end in embeddings
+            (`losses/matryoshka_2d.py`, `losses/starbucks.py`).
         truncate_dim: keep so many leading values of each vector and bring it to length one again, for a model trained with Matryoshka
             losses; by default what a sentence-transformers folder says.
         dtype: `bfloat16` rounds the operands of products by a matrix and leaves the rest as it is: where the processor has bfloat16
@@ -46,7 +48,8 @@ def load(
     path = as_path(path)
     mesh = meshes.make() if mesh is None else mesh
     if is_run(path) and format is None:
-        return _of_run(path, step, weights, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
+        whole = _of_run(path, step, weights, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
+        return whole if layers is None else whole.smaller(layers=layers)
     if format is None and not any(reader.claims(path) for reader in interop.FORMATS.values()):
         known = ", ".join(interop.FORMATS)
         raise FileNotFoundError(
@@ -54,7 +57,8 @@ def load(
         )
     if step is not None or weights is not None:
         raise ConfigError(f"{path} is no run of Tandem: it has one set of weights; leave out step and weights.")
-    return _of_import(path, format, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
+    whole = _of_import(path, format, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
+    return whole if layers is None else whole.smaller(layers=layers)
 
 
 def embed(

@@ -13,7 +13,7 @@ import pytest
 import evals
 import retrieval
 from core.checkpoint import committed_steps
-from core.config import ConfigError
+from core.config import ConfigError, plain
 from core.events import tag
 from core.workdir import claim_config, read_json, write_json
 from evals import EVALUATORS, best, encoders, job
@@ -64,6 +64,17 @@ def test_the_result_equals_the_encoders_own(run):
     classes = np.stack([encoder.encode([t.format(name) for t in digits.templates]).mean(0) for name in digits.class_names])
     scores = encoder.encode(list(digits.images)) @ (classes / np.linalg.norm(classes, axis=1, keepdims=True)).T
     assert read_json(path)["metrics"]["accuracy@1"] == pytest.approx(np.mean(scores.argmax(1) == digits.labels), abs=1e-9)
+
+
+def test_an_entry_may_cut_the_model(run, monkeypatch):
+    entry, small = plain(tiny.config().evals.test), {"layers": 1, "truncate_dim": 4}
+    monkeypatch.setattr(job.results, "measure", lambda encode, *_: (encode.made_by, {}, 0.0))
+    found = job.evaluate(run, {"whole": entry, "narrow": entry | {"size": small}}, step=6)
+    assert {label: made_by["views"]["text"]["dim"] for label, made_by in found.items()} == {"whole": 16, "narrow": 4}
+    with pytest.raises(ConfigError, match="evals.narrow.size.dims"):
+        job.evaluate(run, {"narrow": entry | {"size": {"dims": 4}}})
+    with pytest.raises(ConfigError, match="tower image has 1 layers, not 2"):
+        job.evaluate(run, {"narrow": entry | {"size": {"layers": 2}}})
 
 
 def test_parameters_alone_are_read_onto_a_mesh_of_its_own(run):

@@ -1,5 +1,6 @@
 """Folders for other libraries: what goes out comes in again, and nothing stays behind when it does not."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -14,9 +15,10 @@ from core.config import ConfigError, plain
 from core.paths import by_path
 from core.workdir import write_json
 from input_pipeline.tokenize import train_bpe
-from interop import export, hf_clip
+from interop import export, golden, hf_clip
 from interop.card import card
 from interop.imported import Imported
+from models import cut
 from tests import tiny
 from tests.interop import toys
 
@@ -154,7 +156,7 @@ def test_a_folder_in_use_and_a_wrong_dimension_are_refused(tmp_path):
         export.write(toys.imported("bert"), tmp_path, "hf_bert")
     with pytest.raises(ConfigError, match="--truncate_dim is 9, but vectors have 8 values"):
         export.write(toys.imported("bert"), tmp_path / "out", "sentence_transformers", truncate_dim=9)
-    with pytest.raises(ConfigError, match="told to sentence-transformers alone"):
+    with pytest.raises(ConfigError, match="tower text ends in a projection to nothing: it has none, which has no first 4 values"):
         export.write(toys.imported("bert"), tmp_path / "out", "hf_bert", truncate_dim=4)
 
 
@@ -221,3 +223,16 @@ def test_the_command_writes_a_run_s_model(tmp_path):
     np.testing.assert_array_equal(by_path(back.params)[path], by_path(source.params)[path])
     text = (tmp_path / "out" / "README.md").read_text()
     assert text.startswith("---\nlibrary_name") and "for 5 steps of 16 examples" in text and "| test | accuracy | 0.2500 | 9 |" in text
+
+
+def test_a_model_is_written_with_fewer_layers_and_narrower_vectors(tmp_path):
+    """The writer compares vectors with those that it read back; here, what they are."""
+    source = toys.imported("clip")
+    model, params = cut.to_layers(source.model, source.params, 1)
+    export.write(dataclasses.replace(source, model=model, params=params), tmp_path / "out", "hf_clip", truncate_dim=2)
+    options = {label: tower["options"] for label, tower in interop.read(tmp_path / "out").model["towers"].items()}
+    assert {(o["layers"], o["embed_dim"]) for o in options.values()} == {(1, 2)}
+    found = dict(np.load(tmp_path / "out" / "golden.npz", allow_pickle=False))
+    shallow = dataclasses.replace(source, model=model, params=params)
+    whole = golden.encode(shallow, "text", found["ids"], found["mask"])[:, :2]
+    np.testing.assert_allclose(found["text_vectors"], whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)

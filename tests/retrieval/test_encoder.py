@@ -86,6 +86,7 @@ def test_a_cut_vector_is_the_start_of_the_whole_at_length_one(workdir, encoder):
     made = cut.encode(["a", "the digit nine"])
     np.testing.assert_allclose(made, whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True), atol=1e-6)
     assert (cut.dim, cut.encode([], view="text").shape) == (4, (0, 4)) and cut.describe("text") != encoder.describe("text")
+    np.testing.assert_array_equal(encoder.smaller(layers=1, truncate_dim=4).encode(["a", "the digit nine"]), made)  # one layer is all
     with pytest.raises(ConfigError, match="truncate_dim is 17, but the model's vectors have 16 values; choose 1 to 16"):
         retrieval.load(workdir, truncate_dim=17)
 

@@ -1,14 +1,16 @@
 """Losses by the name a config uses."""
 
-from losses import gist, infonce, m2_mix, matryoshka, mi_mix, mochi, sigmoid, simclr
+from losses import gist, infonce, m2_mix, matryoshka, matryoshka_2d, mi_mix, mochi, sigmoid, simclr, starbucks
 
 LOSSES = {
     "gist": gist.gist,
     "infonce": infonce.infonce,
     "m2_mix": m2_mix.m2_mix,
     "matryoshka": matryoshka.matryoshka,
+    "matryoshka_2d": matryoshka_2d.matryoshka_2d,
     "mi_mix": mi_mix.mi_mix,
     "mochi": mochi.mochi,
     "sigmoid": sigmoid.sigmoid,
     "simclr": simclr.simclr,
+    "starbucks": starbucks.starbucks,
 }

@@ -1,8 +1,8 @@
 """The losses of a config, bound to their functions and to the names of a step's arrays.
 
-An option of a loss whose default is `{name, inputs, options}` is an inner loss: the outer one gets it as a function of the arrays that
-both take, with everything else bound. `from_step` and `until_step` of a loss bound the steps in which it is active, and its `weight` may be
-a schedule of `losses/schedules.py`.
+An option of a loss whose default is `{name, inputs, options}` is an inner loss: the outer one gets it as a function of `zq`, `zp`, `zn` and
+`weight`, with everything else (labels, a scale, a key) bound. `from_step` and `until_step` of a loss bound the steps in which it is
+active, and its `weight` may be a schedule of `losses/schedules.py`.
 """
 
 import functools
@@ -18,6 +18,7 @@ from losses import LOSSES
 from losses.schedules import SCHEDULES
 
 PHASE = ("from_step", "until_step")
+HANDED_ON = frozenset(("zq", "zp", "zn", "weight"))  # what an outer loss makes of its arrays for an inner one
 
 
 class Entry(NamedTuple):
@@ -97,7 +98,7 @@ def phases(found: list[Entry], steps: int) -> dict[int, tuple[str, ...]]:
 
 
 def _entry(entry, key: str, matmul_dtype: str, given: frozenset[str] = frozenset()) -> Entry:
-    """Binds one loss; `given` are parameters that an outer one will pass."""
+    """Binds one loss; `given` are parameters that an outer one hands on."""
     target = choose(LOSSES, entry["name"], f"{key}.name")
     offered = options_of(target)
     arrays = [p for p in inspect.signature(target).parameters.values() if p.kind is not p.KEYWORD_ONLY]
@@ -106,7 +107,7 @@ def _entry(entry, key: str, matmul_dtype: str, given: frozenset[str] = frozenset
     for option in [name for name, default in offered.items() if isinstance(default, Mapping) and "inputs" in default]:
         section, inner_key = (entry["options"] if option in entry["options"] else offered)[option], f"{key}.options.{option}"
         check_section(section, ("name", "inputs", "options"), inner_key)
-        inner[option] = _entry(section, inner_key, matmul_dtype, given | names)
+        inner[option] = _entry(section, inner_key, matmul_dtype, given | names & HANDED_ON)
     call = bind(target, {name: value for name, value in entry["options"].items() if name not in inner}, f"{key}.options")
     if "matmul_dtype" in offered and "matmul_dtype" not in entry["options"]:
         call.keywords["matmul_dtype"] = matmul_dtype

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from losses import positives as pairs
 
@@ -40,33 +40,49 @@ def matryoshka(
     Relations: with dims=(d,) it is the inner loss. Value k of a vector is in the loss of every width above k.
     Source: Kusupati et al. 2022, arXiv:2205.13147, eq. 1.
     """
-    _check(dims, weights, zq.shape[1])
+    check_dims(dims, zq.shape[1])
+    if weights and len(weights) != len(dims):
+        raise ValueError(f"{len(weights)} weights for {len(dims)} dims; set config.losses.<label>.options.weights to one each, or ().")
     zq, zp, zn = (pairs.blank(z, weight) for z in (zq, zp, zn))  # padding may hold NaN, which division would spread
     given = {name: array for name, array in (("zn", zn), ("weight", weight)) if array is not None}
     total, metrics = 0.0, {}
     for dim, factor in zip(dims, weights or (1.0,) * len(dims), strict=True):
-        cut = {name: prefix(array, dim) if name == "zn" else array for name, array in given.items()}
-        value, counts, _ = loss(zq=prefix(zq, dim), zp=prefix(zp, dim), **cut)
+        value, counts = at_width(loss, dim, zq=zq, zp=zp, **given)
         total += factor * value
         metrics[f"dim{dim}"] = ((value * counts).sum(), counts.sum())
     return total, counts, metrics
 
 
-def prefix(z: Float[Array, "... d"], dim: int) -> Float[Array, "... m"]:
-    """The first `dim` values of each vector at unit length; all of them as they are."""
-    if dim == z.shape[-1]:
-        return z
-    z = z[..., :dim]
+def at_width(loss: Callable, dim: int | Int[Array, ""], **arrays: Float[Array, "..."]) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Value and weight of each row by a loss on prefixes of the embeddings among its arrays."""
+    cut = {name: array if name == "weight" else prefix(array, dim) for name, array in arrays.items()}
+    value, counts, _ = loss(**cut)
+    return value, counts
+
+
+def prefix(z: Float[Array, "... d"], dim: int | Int[Array, ""]) -> Float[Array, "... m"]:
+    """The first `dim` values of each vector at unit length; all of them as they are. A traced `dim` leaves zeros for what it cuts off."""
+    if isinstance(dim, int):
+        return z if dim == z.shape[-1] else at_unit_length(z[..., :dim])
+    kept = jnp.arange(z.shape[-1]) < dim
+    return jnp.where(dim == z.shape[-1], z, at_unit_length(jnp.where(kept, z, 0)))
+
+
+def at_unit_length(z: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Each vector divided by its length; one of zeros (padding) stays one, with a finite gradient."""
     square = jnp.square(z).sum(-1, keepdims=True)
-    return z / jnp.sqrt(jnp.where(square == 0, 1, square))  # a vector of zeros (padding) stays one, with a finite gradient
+    return z / jnp.sqrt(jnp.where(square == 0, 1, square))
 
 
-def _check(dims: Sequence[int], weights: Sequence[float], width: int) -> None:
+def check_dims(dims: Sequence[int], width: int) -> None:
+    """Refuses widths that embeddings do not have, and a list without the full one.
+
+    Raises:
+        ValueError: names the key to change.
+    """
     wrong = [dim for dim in dims if not 1 <= dim <= width]
     if wrong or len(set(dims)) < len(dims) or width not in dims:
         raise ValueError(
             f"dims are {tuple(dims)} for embeddings of {width} values; set config.losses.<label>.options.dims to distinct widths from 1 "
             f"to {width}, with {width} among them."
         )
-    if weights and len(weights) != len(dims):
-        raise ValueError(f"{len(weights)} weights for {len(dims)} dims; set config.losses.<label>.options.weights to one each, or ().")

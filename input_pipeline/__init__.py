@@ -1,13 +1,27 @@
 """Sources by the name a config uses, and sets that only evaluators read."""
 
 from input_pipeline import labelled_text, local_bitext, local_images, local_matching, local_text, needles
-from input_pipeline.sources import array_record, captions, digits, docstrings, glyphs, image_folder, pairs, tfds, webdataset
+from input_pipeline.sources import (
+    array_record,
+    captions,
+    digits,
+    docstrings,
+    glyph_scenes,
+    glyph_swaps,
+    glyphs,
+    image_folder,
+    pairs,
+    tfds,
+    webdataset,
+)
 
 SOURCES = {
     "array_record": array_record.ArrayRecord,
     "captions": captions.Captions,
     "digits": digits.Digits,
     "docstrings": docstrings.Docstrings,
+    "glyph_scenes": glyph_scenes.GlyphScenes,
+    "glyph_swaps": glyph_swaps.GlyphSwaps,
     "glyphs": glyphs.Glyphs,
     "image_folder": image_folder.ImageFolder,
     "pairs": pairs.Pairs,

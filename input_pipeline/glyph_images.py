@@ -6,7 +6,7 @@ Leaves splits, captions and tasks to `input_pipeline/sources/glyphs.py`.
 import dataclasses
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from fontTools.ttLib import TTFont
@@ -37,27 +37,38 @@ class GlyphImages:
     faces: tuple[str, ...]
 
 
-def named_characters() -> dict[str, list[int]]:
-    """Code points that have a Unicode name, by the path of each DejaVu or STIX face with at least `MIN_CHARACTERS` of them."""
+def named_characters(only: Sequence[str] = ()) -> dict[str, list[int]]:
+    """Code points that have a Unicode name, by the path of each DejaVu or STIX face with at least `MIN_CHARACTERS` of them.
+
+    Args:
+        only: file names without suffix of the faces to look at; () takes all.
+
+    Raises:
+        ValueError: a face that is not there.
+    """
     import matplotlib  # for its fonts, and slow to import
 
     folder = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
     paths = [os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.startswith(("DejaVu", "STIX")) and n.endswith(".ttf")]
+    names = {os.path.splitext(os.path.basename(path))[0]: path for path in paths}
+    if unknown := sorted(set(only) - set(names)):
+        raise ValueError(f"there is no face {unknown[0]!r}; set options.only to some of: {', '.join(names)}.")
     by_path = {}
-    for path in paths:
+    for path in [path for name, path in names.items() if not only or name in only]:
         with TTFont(path, lazy=True) as font:
             by_path[path] = sorted(c for c in font.getBestCmap() if unicodedata.name(chr(c), None))
     return {path: codes for path, codes in by_path.items() if len(codes) >= MIN_CHARACTERS}
 
 
-def render(size: int) -> GlyphImages:
+def render(size: int, only: Sequence[str] = ()) -> GlyphImages:
     """Renders every character of every face, about 54,000 images in two seconds at 32 px.
 
     Args:
         size: side of the images in pixels.
+        only: as `named_characters` takes it.
     """
     images, code, face = [], [], []
-    by_path = named_characters()
+    by_path = named_characters(only)
     for number, (path, codes) in enumerate(by_path.items()):
         for c, image in render_face(path, codes, size):
             images.append(image)

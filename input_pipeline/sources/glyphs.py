@@ -37,15 +37,16 @@ class Glyphs:
             held-out faces, without images that occur in another face too; `train_faces` has them in the other faces.
         size: side of the images in pixels.
         heldout: characters in `unseen`.
+        only: faces to read, by the names of their files; () reads all.
 
     Raises:
-        ValueError: no such split, or more characters held out than there are.
+        ValueError: no such split or face, or more characters held out than there are.
     """
 
-    def __init__(self, *, split: str = "train", size: int = 32, heldout: int = 500):
+    def __init__(self, *, split: str = "train", size: int = 32, heldout: int = 500, only: tuple = ()):
         if split not in SPLITS:
             raise ValueError(f"Glyphs has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
-        glyphs = glyph_images.render(size)
+        glyphs = glyph_images.render(size, only)
         codes, character = np.unique(glyphs.code, return_inverse=True)
         unseen = np.isin(codes, heldout_characters(glyphs, heldout))
         rows = np.flatnonzero(_in_split(glyphs, split, unseen[character]))
@@ -56,6 +57,8 @@ class Glyphs:
         self._seen_names = [name for name, held in zip(self._names, unseen, strict=True) if not held]
         self._images, self._face, self._pixel_id = glyphs.images[rows], glyphs.face[rows], glyphs.pixel_id[rows]
         self._id = character[rows].astype(np.int32)
+        self._class = _classes(character, glyphs.pixel_id)
+        self._number = {name: number for number, name in enumerate(self._names)}
 
     def __len__(self) -> int:
         return len(self._id)
@@ -98,6 +101,11 @@ class Glyphs:
         prompts = [self._prompts(name) for name in class_names]
         return ClassificationTask(self._images[rows], labels.astype(np.int32), tuple(class_names.tolist()), TEMPLATES, prompts)
 
+    def alike(self, one: str, other: str) -> bool:
+        """Whether both texts are names of characters, of any split, that look the same in some face, or are joined by a chain of such."""
+        numbers = self._number.get(one), self._number.get(other)
+        return None not in numbers and bool(self._class[numbers[0]] == self._class[numbers[1]])
+
     def _prompts(self, script: str) -> list[str]:
         names = [name for name in self._seen_names if _script(name) == script]
         return names[:: max(1, -(-len(names) // MAX_PROMPTS))] or [script]
@@ -107,10 +115,18 @@ def _script(name: str) -> str | None:
     return SCRIPTS.get(name.split()[0])
 
 
+def _classes(character: np.ndarray, pixel_id: np.ndarray) -> np.ndarray:
+    """The number of each character's homoglyph class [characters]."""
+    number = np.zeros(int(character.max()) + 1, np.int32)
+    for i, members in enumerate(glyph_images.homoglyph_classes(character, pixel_id)):
+        number[members] = i
+    return number
+
+
 def _in_split(glyphs: glyph_images.GlyphImages, split: str, unseen: np.ndarray) -> np.ndarray:
     if split in ("train", "unseen"):
         return unseen == (split == "unseen")
-    in_heldout_face = np.isin(glyphs.face, [glyphs.faces.index(name) for name in HELDOUT_FACES])
+    in_heldout_face = np.isin(glyphs.face, [i for i, name in enumerate(glyphs.faces) if name in HELDOUT_FACES])
     train_faces = ~unseen & ~in_heldout_face
     if split == "train_faces":
         return train_faces

@@ -16,6 +16,7 @@ from tests.input_pipeline.toys import Toy, config, toy_config, write_pairs
 
 # The smallest split of each source, to keep the contract quick.
 OPTIONS = {"digits": dict(split="test", size=8), "glyphs": dict(split="unseen", size=12), "docstrings": dict(split="test")}
+OPTIONS |= {name: dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",)) for name in ("glyph_scenes", "glyph_swaps")}
 TOKENIZE = dict(name="tokenize", options=dict(length=8))
 TEXTS = dict(query=TOKENIZE, passage=TOKENIZE)
 
@@ -29,6 +30,8 @@ def case(request, tmp_path_factory):
     texts = {"docstrings": TEXTS, "pairs": TEXTS | dict(negatives=TOKENIZE)}
     transforms = dict(transforms=texts[request.param]) if request.param in texts else {}
     data = config(sources=dict(main=dict(name=request.param, weight=1.0, options=options)), **transforms)
+    if request.param in ("glyph_scenes", "glyph_swaps"):
+        data.transforms.negatives = TOKENIZE
     sources = batching.make_sources(data)
     return data, sources, batching.make_tokenizer(data, sources)
 
@@ -68,6 +71,9 @@ def test_a_batch_has_the_agreed_columns(case):
             assert batch[name].shape == batch[f"{name}_mask"].shape == shape
             assert batch[name].dtype == np.int32 and batch[f"{name}_mask"].dtype == np.bool_
             views |= {name, f"{name}_mask"}
+        elif isinstance(value, float):
+            assert batch[name].shape == (8,) and batch[name].dtype == np.float32
+            views.add(name)
         elif isinstance(value, np.ndarray):
             assert batch[name].shape == (8, *value.shape) and batch[name].dtype == np.uint8
             views.add(name)

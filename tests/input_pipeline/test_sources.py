@@ -9,7 +9,12 @@ import input_pipeline
 from input_pipeline import SOURCES
 from tests.input_pipeline.toys import write_pairs
 
-OPTIONS = {"digits": [dict(split="train"), dict(split="test", size=12)], "glyphs": [dict(split="unseen"), dict(split="faces", size=16)]}
+OPTIONS = {
+    "digits": [dict(split="train"), dict(split="test", size=12)],
+    "glyphs": [dict(split="unseen"), dict(split="faces", size=16)],
+    "glyph_scenes": [dict(split="unseen", size=16, heldout=60, only=("STIXGeneralBol",))],
+    "glyph_swaps": [dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",))],
+}
 TEXTS = {"docstrings": [dict(split="test")], "pairs": [dict(), dict(negatives=("wrong",), k=3, id="positive")]}
 
 
@@ -45,7 +50,8 @@ def test_records_have_the_agreed_fields(source):
         record = source[i]
         assert record["image"].dtype == np.uint8 and record["image"].shape == first and record["image"].any()
         assert type(record["text"]) is str and record["text"]
-        for name in set(record) - {"image", "text"}:
+        assert all(type(text) is str and text for text in record.get("negatives", ())) and 0 <= record.get("negatives_weight", 0.0) <= 1
+        for name in set(record) - {"image", "text", "negatives", "negatives_weight"}:
             assert type(record[name]) is int and 0 <= record[name] < source.counts[name]
 
 

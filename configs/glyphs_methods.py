@@ -4,13 +4,14 @@
 
 `mochi`: keys from an average of the text tower, negatives from a queue, mixed into harder ones. `m2_mix`: mixtures of both sides as further
 negatives. `mi_mix`: plain pairs for a third of the steps, then names whose hidden states are mixed. `slip`: two more views of each image.
+`structure_clip`: beside each name one that is false of the image by a word.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
-METHODS = ("mochi", "m2_mix", "mi_mix", "slip")
+METHODS = ("mochi", "m2_mix", "mi_mix", "slip", "structure_clip")
 PAIR = dict(zq="z_image", zp="z_text")
 LABELS = dict(id="id", alias="pixel_id")
 
@@ -38,7 +39,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.best = "unseen"
     data = dict(name="glyphs", options=dict(split="unseen", size=size))
     config.evals.unseen = dict(name="image_text_retrieval", every_steps=config.checkpoint.every_steps, data=data, options={})
-    {"mochi": _mochi, "m2_mix": _m2_mix, "mi_mix": _mi_mix, "slip": _slip}[arg.method](config, image_view)
+    change = {"mochi": _mochi, "m2_mix": _m2_mix, "mi_mix": _mi_mix, "slip": _slip, "structure_clip": _structure_clip}
+    change[arg.method](config, image_view)
     return config.lock()
 
 
@@ -76,3 +78,13 @@ def _slip(config, image_view) -> None:
     config.losses.main = _contrast()
     views = dict(zq="project_one", zp="project_two") | LABELS
     config.losses.views = dict(name="simclr", inputs=views, weight=1.0, options=dict(temperature=0.1))
+
+
+def _structure_clip(config, _) -> None:
+    config.data.sources.main.name = "glyph_swaps"
+    config.data.transforms.negatives, config.model.views.negatives = config.data.transforms.text, "text"
+    config.losses.main = _contrast()
+    swaps = PAIR | LABELS | dict(zn="z_negatives", zn_weight="negatives_weight")
+    config.losses.swaps = dict(name="structure_clip", inputs=swaps, weight=1.0, options=dict(in_batch=False))
+    unseen = config.evals.unseen
+    config.evals.swaps = dict(name="candidates", every_steps=unseen.every_steps, data=dict(unseen.data, name="glyph_swaps"), options={})

@@ -1,6 +1,6 @@
 """Losses by the name a config uses."""
 
-from losses import gist, infonce, m2_mix, matryoshka, matryoshka_2d, mi_mix, mochi, sigmoid, simclr, starbucks
+from losses import gist, infonce, m2_mix, matryoshka, matryoshka_2d, mi_mix, mochi, sigmoid, simclr, starbucks, structure_clip
 
 LOSSES = {
     "gist": gist.gist,
@@ -13,4 +13,5 @@ LOSSES = {
     "sigmoid": sigmoid.sigmoid,
     "simclr": simclr.simclr,
     "starbucks": starbucks.starbucks,
+    "structure_clip": structure_clip.structure_clip,
 }

@@ -14,7 +14,7 @@ from models import TOWERS
 from models.layers import axes, unit
 
 LOG_SCALE_MAX = math.log(100.0)  # CLIP: a larger scale was unstable
-CAPTURES = ("layers", "layers_pooled", "tokens")  # what a tower returns beside its embedding where somebody reads it
+CAPTURES = ("dense", "layers", "layers_pooled", "tokens")  # what a tower returns beside its embedding where somebody reads it
 
 
 class DualEncoder(nn.Module):

@@ -79,7 +79,8 @@ def read_out(
         x: last hidden states.
         layers: states after each layer, or None.
         norm: the final norm.
-        capture: any of `tokens` (normed states), `layers` (as they are), `layers_pooled` `[N B d]` (each layer normed and pooled).
+        capture: any of `tokens` (normed states), `layers` (as they are), `layers_pooled` `[N B d]` (each layer normed and pooled), `dense`
+            `[B T d]` (each token pooled by itself: what a part of the input says in the shared space, a class token first if there is one).
         mask: tokens that attention saw.
         pool_mask: tokens of these that may be pooled.
         is_eos: end-of-text tokens.
@@ -89,11 +90,13 @@ def read_out(
     Raises:
         ValueError: another name in `capture`, or layers to be pooled one by one by a pooling that reads all of them.
     """
-    if unknown := set(capture) - {"tokens", "layers", "layers_pooled"}:
-        raise ValueError(f"a tower has no {sorted(unknown)} to capture; choices: layers, layers_pooled, tokens.")
+    if unknown := set(capture) - {"dense", "tokens", "layers", "layers_pooled"}:
+        raise ValueError(f"a tower has no {sorted(unknown)} to capture; choices: dense, layers, layers_pooled, tokens.")
     reads_layers = needs_layers(tower.pooling, ())
-    if reads_layers and "layers_pooled" in capture:
-        raise ValueError(f"pooling {tower.pooling!r} reads all layers at once; capture 'layers', or set options.pooling to 'mean'.")
+    if reads_layers and {"dense", "layers_pooled"} & set(capture):
+        raise ValueError(
+            f"pooling {tower.pooling!r} reads all layers at once; capture 'layers' or 'tokens', or set options.pooling to 'mean'."
+        )
     fields = dict(heads=tower.heads, mlp_ratio=tower.mlp_ratio, activation=tower.activation, norm_eps=tower.norm_eps, dtype=tower.dtype)
     pool = make(tower.pooling, tower.pooling_options, f"the {kind} tower's options", **fields)
     init = nn.initializers.normal(tower.width**-0.5)
@@ -110,6 +113,9 @@ def read_out(
     inner = dict(layers=jnp.concatenate([layers[:-1], tokens[None]])) if reads_layers else {}
     result = {"embedding": finish(tokens, **inner)}
     result |= {"tokens": tokens} if "tokens" in capture else {}
+    if "dense" in capture:
+        alone = project(pool(tokens.reshape(-1, 1, tokens.shape[-1])).astype(jnp.float32))
+        result["dense"] = alone.reshape(*tokens.shape[:2], -1)
     result |= {"layers": layers} if "layers" in capture else {}
     return result | ({"layers_pooled": jnp.stack([finish(norm(layer)) for layer in layers])} if "layers_pooled" in capture else {})
 

@@ -40,14 +40,17 @@ class ResNet(nn.Module):
     def __call__(
         self, image: Num[Array, "B H W C"], mask=None, keys: Key[Array, " B"] | None = None, *, capture: tuple[str, ...] = (), hook=None
     ) -> dict[str, Float[Array, "..."]]:
-        """Returns `embedding [B embed_dim]`, and `tokens [B h*w widths[-1]]` if captured.
+        """Returns `embedding [B embed_dim]`, and if captured `tokens [B h*w widths[-1]]` and `dense [B h*w embed_dim]`, each
+        position pooled by itself.
 
         Raises:
             ValueError: images of another size than the tower was made for, a hook, or a capture that it does not have.
         """
         check_size(image.shape, self.image_size, self.channels)
-        if hook is not None or set(capture) - {"tokens"}:
-            raise ValueError("a resnet has no transformer layers to hook or capture; use the vit tower, or capture only 'tokens'.")
+        if hook is not None or set(capture) - {"tokens", "dense"}:
+            raise ValueError(
+                "a resnet has no transformer layers to hook or capture; use the vit tower, or capture only 'tokens' or 'dense'."
+            )
         x = scale_pixels(image, self.pixel_mean, self.pixel_std, self.dtype)
         x = self._conv(x, self.widths[0], 3, self.stem_stride, "stem")
         for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
@@ -56,10 +59,12 @@ class ResNet(nn.Module):
         x = self._norm(x, "norm")
         pooled = dropout(x.mean(axis=(1, 2)).astype(jnp.float32), self.dropout, keys, 0)
         init = nn.initializers.normal(self.widths[-1] ** -0.5)
-        embedding = (
-            dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection")(pooled) if self.embed_dim else pooled
-        )
-        return {"embedding": embedding} | ({"tokens": x.reshape(x.shape[0], -1, x.shape[-1])} if "tokens" in capture else {})
+        project = lambda pooled: pooled
+        if self.embed_dim:
+            project = dense(self.embed_dim, ("embed", "output"), init=init, use_bias=False, name="projection")
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        result = {"embedding": project(pooled)} | ({"tokens": tokens} if "tokens" in capture else {})
+        return result | ({"dense": project(tokens.astype(jnp.float32))} if "dense" in capture else {})
 
     def _block(self, x, width: int, stride: int, name: str):
         y = self._norm(x, f"{name}_norm_0")

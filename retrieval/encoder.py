@@ -141,6 +141,25 @@ class Encoder:
                 take()
         return vectors
 
+    def dense(self, values: Sequence, view: str, batch: int = 256) -> np.ndarray:
+        """What each position of images says in the space of the vectors, of any length: float32 [N p d], as `encode` reads images.
+
+        Raises:
+            ConfigError: an unknown view, or one of texts.
+        """
+        if self.reads_text(view):
+            raise ConfigError(f"view {view!r} reads texts; name one of images, of {', '.join(self.views)}.")
+        parts, made = meshes.shards(self._mesh), []
+        apply = lambda params, x: self._model.apply({"params": params}, view, x, capture=("dense",), method="encode")["dense"]
+        compiled, size = jax.jit(apply), -(-batch // parts) * parts
+        for start in range(0, len(values), size):
+            (x,) = self._arrays(view, values[start : start + size])
+            with jax.set_mesh(self._mesh):
+                filled = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+                placed = jax.device_put(filled, meshes.batch_sharding(self._mesh))
+                made.append(np.asarray(compiled(self.params, placed), np.float32)[: len(x)])
+        return np.concatenate(made)
+
     def reads_text(self, view: str) -> bool:
         """Whether a view takes texts; the others take images.
 

@@ -54,7 +54,7 @@ def measure(arrays: dict[str, Array], pair: tuple[str | None, str | None], label
         wanted: bool, may be traced.
     """
     always = {f"train/{name}": arrays[name] for name in ("logit_scale", "logit_bias") if name in arrays}
-    if not set(pair) <= set(arrays):
+    if not set(pair) <= set(arrays) or any(arrays[name].ndim != 2 for name in pair):  # regions are no pairs of rows
         return always
     zq, zp = (jax.lax.stop_gradient(arrays[name]) for name in pair)
     rows = min(zq.shape[0], ROWS)

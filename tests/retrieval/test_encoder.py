@@ -55,6 +55,16 @@ def test_batches_and_padding_change_nothing(encoder):
     assert encoder.encode([], view="image").shape == (0, 16)
 
 
+def test_positions_of_images_add_up_to_their_vectors(encoder):
+    images = list(Digits(split="test").retrieval().images[:6])
+    dense = encoder.dense(images, "image", batch=4)
+    mean = dense.mean(1)
+    np.testing.assert_allclose(mean / np.linalg.norm(mean, axis=1, keepdims=True), encoder.encode(images), atol=1e-5)
+    assert dense.shape == (6, 4, 16)
+    with pytest.raises(ConfigError, match="view 'text' reads texts"):
+        encoder.dense(["seven"], "text")
+
+
 def test_texts_are_encoded_as_if_alone_and_in_their_order(encoder):
     texts = ["digit " * n + str(n) for n in np.random.default_rng(0).permutation(12)] + [""]
     alone = np.stack([encoder.encode(text) for text in texts])

@@ -59,7 +59,7 @@ class GlyphScenes(Glyphs):
         return f"{self._name(i)} {RELATIONS[self._relation[i]]} {self._name(self._other[i])}"
 
     def false(self, i: int) -> dict[str, list[str]]:
-        """What is not, by kind: `order` exchanges the names; `word` one word of each, where both are names then (in training, of training)."""
+        """What is not, by kind: `order` exchanges the names, `word` a word of each where that gives two names; in training, of training."""
         one, other, relation = self._name(i), self._name(self._other[i]), RELATIONS[self._relation[i]]
         found = {"order": [f"{other} {relation} {one}"]}
         words = [

@@ -16,7 +16,9 @@ from tests.input_pipeline.toys import Toy, config, toy_config, write_pairs
 
 # The smallest split of each source, to keep the contract quick.
 OPTIONS = {"digits": dict(split="test", size=8), "glyphs": dict(split="unseen", size=12), "docstrings": dict(split="test")}
-OPTIONS |= {name: dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",)) for name in ("glyph_scenes", "glyph_swaps")}
+OPTIONS |= {
+    name: dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",)) for name in ("glyph_mosaics", "glyph_scenes", "glyph_swaps")
+}
 TOKENIZE = dict(name="tokenize", options=dict(length=8))
 TEXTS = dict(query=TOKENIZE, passage=TOKENIZE)
 
@@ -32,6 +34,8 @@ def case(request, tmp_path_factory):
     data = config(sources=dict(main=dict(name=request.param, weight=1.0, options=options)), **transforms)
     if request.param in ("glyph_scenes", "glyph_swaps"):
         data.transforms.negatives = TOKENIZE
+    if request.param == "glyph_mosaics":
+        data.transforms.tiles = TOKENIZE
     sources = batching.make_sources(data)
     return data, sources, batching.make_tokenizer(data, sources)
 
@@ -75,7 +79,7 @@ def test_a_batch_has_the_agreed_columns(case):
             assert batch[name].shape == (8,) and batch[name].dtype == np.float32
             views.add(name)
         elif isinstance(value, np.ndarray):
-            assert batch[name].shape == (8, *value.shape) and batch[name].dtype == np.uint8
+            assert batch[name].shape == (8, *value.shape) and batch[name].dtype == value.dtype
             views.add(name)
     for name in set(batch) - views:
         assert batch[name].shape == (8,) and batch[name].dtype == np.int32, name
@@ -91,7 +95,7 @@ def test_a_batch_holds_the_records_it_names(case):
             assert batch["id"][row] == raw["id"]
             if "image" in raw:
                 np.testing.assert_array_equal(batch["image"][row], raw["image"])
-            for name in set(long) - {"negatives"}:  # which are drawn
+            for name in set(long) - {"negatives", "tiles"}:  # which are drawn
                 np.testing.assert_array_equal(batch[name][row], tokenizer([raw[name]], 16)[0][0])
 
 

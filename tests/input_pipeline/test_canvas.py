@@ -1,4 +1,4 @@
-"""Tiles on a canvas, and scenes of two characters with captions that are true and false of them."""
+"""Tiles on a canvas, mosaics with names, and scenes of two characters with captions that are true and false of them."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline import canvas
+from input_pipeline.image import resize
+from input_pipeline.sources.glyph_mosaics import GlyphMosaics
 from input_pipeline.sources.glyph_scenes import RELATIONS, GlyphScenes
 from input_pipeline.sources.glyphs import Glyphs
 
@@ -81,3 +83,25 @@ def test_scenes_are_drawn_once_for_all(scenes):
     assert all(own[0] == right for own, right in zip(task.lists, task.right, strict=True)) and set(task.groups) == {"order", "word"}
     with pytest.raises(ValueError, match="set options.size to an even number"):
         GlyphScenes(size=15)
+
+
+def test_a_mosaic_holds_what_its_names_say():
+    source = GlyphMosaics(size=12, grids=(1, 2), **FACE)
+    row_of = {(source[i]["id"], source[i]["pixel_id"]): i for i in range(len(source))}
+    plain, rng, sizes = Glyphs(size=12, **FACE), np.random.default_rng(0), set()
+    for i in range(0, 40):
+        record = source.read(i, rng)
+        assert all(np.array_equal(record[name], value) for name, value in plain[i].items())
+        grid = round((record["boxes"][:, 2] > 0).sum() ** 0.5)
+        sizes.add(grid)
+        tiles = canvas.cut(record["canvas"], grid, grid)
+        assert len(record["tiles"]) == len(record["boxes"]) == 4 and record["tiles"][grid**2 :] == [""] * (4 - grid**2)
+        np.testing.assert_array_equal(record["boxes"][: grid**2], canvas.boxes(grid, grid))
+        for k, tile in enumerate(tiles):
+            own = source[row_of[record["tiles_id"][k], record["tiles_pixel_id"][k]]]
+            assert own["text"] == record["tiles"][k]
+            np.testing.assert_array_equal(tile, own["image"] if grid == 1 else resize(own["image"], 6, 6))
+    assert sizes == {1, 2}
+    np.testing.assert_array_equal(source[3]["canvas"], source[3]["canvas"])
+    with pytest.raises(ValueError, match="do not divide 12 pixels; set options.grids"):
+        GlyphMosaics(size=12, grids=(5,))

@@ -12,6 +12,7 @@ from tests.input_pipeline.toys import write_pairs
 OPTIONS = {
     "digits": [dict(split="train"), dict(split="test", size=12)],
     "glyphs": [dict(split="unseen"), dict(split="faces", size=16)],
+    "glyph_mosaics": [dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",), grids=(1, 3))],
     "glyph_scenes": [dict(split="unseen", size=16, heldout=60, only=("STIXGeneralBol",))],
     "glyph_swaps": [dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",))],
 }
@@ -51,7 +52,17 @@ def test_records_have_the_agreed_fields(source):
         assert record["image"].dtype == np.uint8 and record["image"].shape == first and record["image"].any()
         assert type(record["text"]) is str and record["text"]
         assert all(type(text) is str and text for text in record.get("negatives", ())) and 0 <= record.get("negatives_weight", 0.0) <= 1
-        for name in set(record) - {"image", "text", "negatives", "negatives_weight"}:
+        for name in set(record) - {
+            "image",
+            "text",
+            "negatives",
+            "negatives_weight",
+            "canvas",
+            "tiles",
+            "tiles_id",
+            "tiles_pixel_id",
+            "boxes",
+        }:
             assert type(record[name]) is int and 0 <= record[name] < source.counts[name]
 
 

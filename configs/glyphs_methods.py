@@ -4,14 +4,15 @@
 
 `mochi`: keys from an average of the text tower, negatives from a queue, mixed into harder ones. `m2_mix`: mixtures of both sides as further
 negatives. `mi_mix`: plain pairs for a third of the steps, then names whose hidden states are mixed. `slip`: two more views of each image.
-`structure_clip`: beside each name one that is false of the image by a word.
+`structure_clip`: beside each name one that is false of the image by a word. `clim`: plain pairs for three quarters of the steps, then
+tiles of mosaics against their names, which stay as they are.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
-METHODS = ("mochi", "m2_mix", "mi_mix", "slip", "structure_clip")
+METHODS = ("mochi", "m2_mix", "mi_mix", "slip", "structure_clip", "clim")
 PAIR = dict(zq="z_image", zp="z_text")
 LABELS = dict(id="id", alias="pixel_id")
 
@@ -39,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.checkpoint.best = "unseen"
     data = dict(name="glyphs", options=dict(split="unseen", size=size))
     config.evals.unseen = dict(name="image_text_retrieval", every_steps=config.checkpoint.every_steps, data=data, options={})
-    change = {"mochi": _mochi, "m2_mix": _m2_mix, "mi_mix": _mi_mix, "slip": _slip, "structure_clip": _structure_clip}
+    change = {"mochi": _mochi, "m2_mix": _m2_mix, "mi_mix": _mi_mix, "slip": _slip, "structure_clip": _structure_clip, "clim": _clim}
     change[arg.method](config, image_view)
     return config.lock()
 
@@ -88,3 +89,15 @@ def _structure_clip(config, _) -> None:
     config.losses.swaps = dict(name="structure_clip", inputs=swaps, weight=1.0, options=dict(in_batch=False))
     unseen = config.evals.unseen
     config.evals.swaps = dict(name="candidates", every_steps=unseen.every_steps, data=dict(unseen.data, name="glyph_swaps"), options={})
+
+
+def _clim(config, _) -> None:
+    config.data.sources.main.name, change = "glyph_mosaics", config.train.steps * 3 // 4
+    text = config.data.transforms.text
+    config.data.transforms.update(canvas=dict(name="stack", options={}), tiles=text)
+    config.model.views.update(canvas="image", tiles="text")
+    config.losses.main = _contrast(until_step=change)
+    tiles = dict(zq="dense_canvas", zp="z_tiles", boxes="boxes", id="tiles_id", alias="tiles_pixel_id")
+    whole = dict(zq="dense_image", zp="z_text", boxes=None) | LABELS  # those of the batch are of tiles
+    for label, inputs in (("tiles", tiles), ("whole", whole)):
+        config.losses[label] = dict(name="clim", inputs=inputs, weight=1.0, options={}, from_step=change)

@@ -1,8 +1,9 @@
 """Losses by the name a config uses."""
 
-from losses import gist, infonce, m2_mix, matryoshka, matryoshka_2d, mi_mix, mochi, sigmoid, simclr, starbucks, structure_clip
+from losses import clim, gist, infonce, m2_mix, matryoshka, matryoshka_2d, mi_mix, mochi, sigmoid, simclr, starbucks, structure_clip
 
 LOSSES = {
+    "clim": clim.clim,
     "gist": gist.gist,
     "infonce": infonce.infonce,
     "m2_mix": m2_mix.m2_mix,

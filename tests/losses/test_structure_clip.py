@@ -9,7 +9,7 @@ import pytest
 
 from losses.structure_clip import structure_clip
 from tests.losses import drawn
-from tests.oracles import hinges
+from tests.oracles import structure
 
 BATCH = drawn.batch(queries=6, padded=0)
 KNOWN = drawn.unit(np.random.default_rng(7).normal(size=(6, 6))).astype(np.float32)
@@ -37,10 +37,10 @@ def test_value_is_the_definition(early):
         batch["zn_weight"] = np.array([1.0, 0, 1, 1, 0, 1, 1])
         batch["knowledge"] = drawn.unit(np.random.default_rng(3).normal(size=batch["zp"].shape))
         names = (*PAIR, "zn", "zn_weight", "knowledge", "id", "alias", "weight")
-        expected = hinges.structure_clip(**{name: batch[name] for name in names}, early=early)
+        expected = structure.structure_clip(**{name: batch[name] for name in names}, early=early)
         arrays = take(*names, batch=batch) | dict(step=jnp.int32(4))
         np.testing.assert_allclose(value(arrays, mean_steps=5 if early else 4), expected, rtol=1e-12, atol=1e-12)
-        alone = hinges.structure_clip(**{name: batch[name] for name in (*PAIR, "zn")}, in_batch=False)
+        alone = structure.structure_clip(**{name: batch[name] for name in (*PAIR, "zn")}, in_batch=False)
         np.testing.assert_allclose(value(take(*PAIR, "zn", batch=batch), in_batch=False), alone, rtol=1e-12, atol=1e-12)
 
 

@@ -114,7 +114,7 @@ def test_a_run_goes_on_across_a_phase(tmp_path):
 @pytest.mark.parametrize("method", glyphs_methods.METHODS)
 def test_every_method_of_the_recipe_traces(method, tmp_path):
     run = tiny.prepare(glyphs_methods.get_config(f"method={method},smoke"), tmp_path)
-    assert len(run.phases) == (2 if method == "mi_mix" else 1)
+    assert len(run.phases) == (2 if method in ("clim", "mi_mix") else 1)
 
 
 def test_losses_that_never_meet_a_step_are_refused():

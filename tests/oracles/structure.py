@@ -1,4 +1,4 @@
-"""Structure-CLIP by definition: a float64 loop over pairs."""
+"""Structure-CLIP and CLIM by definition: float64 loops over pairs, boxes and positions."""
 
 import numpy as np
 
@@ -29,3 +29,19 @@ def structure_clip(
             hinges = [max(0.0, swap_margin - dot(zq[i], zp[i]) + dot(zq[i], z)) for z in zn[i]]
             values[i] += swap_weight * sum(hinges) / len(hinges)
     return values
+
+
+def regions(dense, boxes):
+    """CLIM's regions by definition: a loop over boxes and positions."""
+    images, count, width = dense.shape
+    side, found = int(count**0.5), np.zeros((*boxes.shape[:2], width))
+    shared = lambda low, high, i: max(0.0, min(high, (i + 1) / side) - max(low, i / side))
+    for b in range(images):
+        for k, (left, top, right, bottom) in enumerate(np.asarray(boxes[b], float)):
+            for y in range(side):
+                for x in range(side):
+                    feature = dense[b, y * side + x].astype(float)
+                    area = shared(left, right, x) * shared(top, bottom, y)
+                    found[b, k] += area * feature / max(np.linalg.norm(feature), 1e-12)
+            found[b, k] /= max(np.linalg.norm(found[b, k]), 1e-12)
+    return found

@@ -19,7 +19,7 @@ TOWERS = {
 @pytest.mark.parametrize("name", TOWERS)
 def test_the_mean_over_positions_is_the_embedding_where_the_mean_is_what_pools(name):
     tower = TOWERS[name]
-    found, _ = jax.jit(lambda key: tower.init_with_output(key, IMAGES, capture=("dense",)))(jax.random.key(0))
+    found, _ = jax.jit(lambda key, images: tower.init_with_output(key, images, capture=("dense",)))(jax.random.key(0), IMAGES)
     assert found["dense"].shape == (2, 4, 6)
     same = np.allclose(found["dense"].mean(1), found["embedding"], atol=1e-5)
     assert same == (name != "attention") and np.ptp(found["dense"], axis=1).min() > 0

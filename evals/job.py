@@ -21,7 +21,7 @@ from core.storage import as_path, is_remote, spooled
 from core.workdir import read_json
 from evals import best, encoders, results
 from evals.evaluation import Evaluation
-from retrieval.restore import is_run
+from interop.tandem import is_run
 
 log = logging.getLogger(__name__)
 SIZE = ("layers", "truncate_dim")  # of the model, where an entry cuts it

@@ -1,4 +1,4 @@
-"""Other people's checkpoints, in and out, by the name of the format."""
+"""Other people's checkpoints, in and out, and our own runs, by the name of the format."""
 
 import os
 import pathlib
@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from core.config import choose as _choose
-from interop import big_vision, hf, open_clip, sentence_transformers, tower_init
+from interop import big_vision, hf, open_clip, sentence_transformers, tandem, tower_init
 from interop.imported import Imported
 
 FORMATS = {
+    "tandem": tandem,  # before hf: a workdir holds a config.json too
     "sentence_transformers": sentence_transformers,  # before hf: its folders hold a config.json too
     "hf": hf,
     "open_clip": open_clip,
@@ -38,9 +39,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
     return tower_init.resolve(config, _reader)
 
 
-def initial(config: ConfigDict) -> dict[str, np.ndarray]:
+def initial(config: ConfigDict, tokenizer=None) -> dict[str, np.ndarray]:
     """Parameters by path that the checkpoints of a resolved config bring; see `tower_init.initial`."""
-    return tower_init.initial(config, read)
+    return tower_init.initial(config, read, tokenizer)
 
 
 def _reader(path: str | os.PathLike, format: str | None):

@@ -1,4 +1,4 @@
-"""Towers of a run that start from somebody's weights: `model.towers.<label>.init = {format, path, keep}`."""
+"""Towers of a run that start from somebody's weights, or those of an earlier run: `model.towers.<label>.init = {format, path, keep}`."""
 
 import copy
 import logging
@@ -39,20 +39,23 @@ def resolve(config: ConfigDict, reader) -> ConfigDict:
     return resolved
 
 
-def initial(config: ConfigDict, read) -> dict[str, np.ndarray]:
+def initial(config: ConfigDict, read, tokenizer=None) -> dict[str, np.ndarray]:
     """Parameters that the checkpoints bring, by their path in the run's model; what `keep` names is left out.
 
     Args:
         config: as `resolve` made it.
         read: (path, format) to an `Imported`.
+        tokenizer: of the run.
 
     Raises:
-        ConfigError: a pattern that matches nothing, parameters on one side alone, or shapes that no resizing mends; names them.
+        ConfigError: a pattern that matches nothing, parameters on one side alone, or shapes that no resizing mends; names them. Or texts
+            that come as other ids than those of the run that the tower starts from.
     """
     wanted, taken = shapes(plain(config.model)), {}
     for label, entry in _started(config):
         found = read(entry.init.path, entry.init.format)
         source = _match(found.model, label, entry)
+        _check_ids(found, tokenizer, entry)
         begins = f"towers_{source}/"
         theirs = {
             f"towers_{label}/{path.removeprefix(begins)}": array
@@ -71,6 +74,15 @@ def _started(config: ConfigDict):
         if "init" in entry and entry.init is not None:
             check_section(entry.init, ("format", "path", "keep"), f"config.model.towers.{label}.init")
             yield label, entry
+
+
+def _check_ids(found, tokenizer, entry: ConfigDict) -> None:
+    """Refuses texts in other ids than a run of ours learned. Other formats state their ids in ways that a config may say differently."""
+    if entry.init.format != "tandem" or tokenizer is None or "vocab_size" not in options_of(TOWERS[entry.name]):
+        return
+    if found.tokenizer is None or not found.tokenizer.same_ids(tokenizer):
+        saved = f"dict(name='saved', options=dict(path='{entry.init.path}/tokenizer'))"
+        raise ConfigError(f"{entry.init.path} learned other token ids than those of this run; set config.data.tokenizer to {saved}.")
 
 
 def _options(tower: Mapping[str, Any], name: str) -> dict[str, Any]:

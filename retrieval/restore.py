@@ -2,23 +2,16 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 import interop
 from core import mesh as meshes
-from core.checkpoint import committed_steps, restore
 from core.config import ConfigError
-from core.paths import by_path, from_paths, matches
-from core.storage import as_path, spooled
-from core.workdir import read_json
-from input_pipeline import tokenize
-from interop.imported import example
-from models import adapters, dual
+from core.storage import as_path
+from interop import tandem
 from retrieval.encoder import Encoder
 
 
@@ -47,7 +40,7 @@ def load(
     """
     path = as_path(path)
     mesh = meshes.make() if mesh is None else mesh
-    if is_run(path) and format is None:
+    if tandem.is_run(path) and format in (None, "tandem"):
         whole = _of_run(path, step, weights, mesh, dict(truncate_dim=truncate_dim, dtype=dtype))
         return whole if layers is None else whole.smaller(layers=layers)
     if format is None and not any(reader.claims(path) for reader in interop.FORMATS.values()):
@@ -85,14 +78,6 @@ def embed(
     return encoder.encode(values, view, prompt=prompt)
 
 
-def is_run(path: pathlib.Path) -> bool:
-    """Whether a folder is the workdir of a run; other libraries write a config.json too."""
-    if not (path / "config.json").is_file():
-        return False
-    found = read_json(path / "config.json")
-    return isinstance(found, dict) and {"model", "data", "optimizer"} <= found.keys()
-
-
 def _of_import(path: pathlib.Path, format: str | None, mesh, options) -> Encoder:
     found = interop.read(path, format)
     config = ConfigDict(dict(model=found.model, data=dict(transforms=found.transforms, tokenizer=None), losses={}, evals={}))
@@ -102,40 +87,5 @@ def _of_import(path: pathlib.Path, format: str | None, mesh, options) -> Encoder
 
 
 def _of_run(workdir: pathlib.Path, step: int | None, weights: str | None, mesh, options) -> Encoder:
-    config = ConfigDict(read_json(workdir / "config.json"))
-    steps = committed_steps(workdir / "checkpoints")
-    if not steps or (step is not None and step not in steps):
-        raise FileNotFoundError(
-            f"{workdir} has no committed checkpoint{'' if step is None else f' of step {step}'}; there are: {steps or 'none'}."
-        )
-    step = steps[-1] if step is None else step
-    tokenizer = _tokenizer(workdir / "tokenizer")
-    weights = weights or ("params" if config.optimizer.ema_decay is None else "ema")
-    params = _restore(config, workdir / "checkpoints", step, weights, mesh, tokenizer)
-    params = {name: leaves for name, leaves in params.items() if name.removeprefix("towers_") not in dual.companions(config.model)}
-    with config.unlocked():
-        config.model = dual.alone(config.model)
+    config, params, tokenizer, step, weights = tandem.load(workdir, step, weights, meshes.replicated(mesh))
     return Encoder(config, params, tokenizer, mesh, step, weights, **options)
-
-
-def _tokenizer(folder: pathlib.Path) -> tokenize.Tokenizer | None:
-    if not folder.is_dir():
-        return None
-    with spooled(folder, ["*"]) as files:
-        return tokenize.load(files)
-
-
-def _restore(config, folder: pathlib.Path, step: int, weights: str, mesh, tokenizer):
-    """Parameters alone, whole on every device, adapters added in; an average holds only trainable leaves and is laid over the rest."""
-    model = dual.build(config.model, tokenizer.vocab_size if tokenizer else None)
-    examples = {view: example(model.towers[label]) for view, label in config.model.views.items()}
-    boxed = jax.eval_shape(partial(model.init, jax.random.key(0)), examples)["params"]
-    adapted, frozen = adapters.make(config.model, boxed), adapters.frozen(config)
-    like = jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=meshes.replicated(mesh)), nn.unbox(boxed | adapted.boxed())
-    )
-    params = restore(folder, step, "params", like) if weights == "params" or frozen else {}
-    if weights == "ema":
-        trainable = {path: leaf for path, leaf in by_path(like).items() if not matches(path, frozen)}
-        params = from_paths(by_path(params) | restore(folder, step, "ema", trainable))
-    return adapted.merge(params)

@@ -142,6 +142,10 @@ class Tokenizer:
         """
         export.write(self, pathlib.Path(folder), length, fixed=fixed)
 
+    def same_ids(self, other: "Tokenizer") -> bool:
+        """Whether the other one is made of equal parts, and so gives every text the same ids."""
+        return self._state() == other._state()
+
     def _state(self) -> tuple[dict[str, Any], bytes]:
         kind = next(name for name, engine in engines.ENGINES.items() if engine is type(self.engine))
         options, data = self.engine.state()

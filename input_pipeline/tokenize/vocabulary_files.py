@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from input_pipeline.tokenize.engines import Fast, SentencePiece
-from input_pipeline.tokenize.tokenizer import Frame, Tokenizer
+from input_pipeline.tokenize.tokenizer import FILE_NAME, Frame, Tokenizer, load
 
 CLIP_MERGES = 49152 - 256 - 2  # of the published file; the rest of it is not used
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -192,6 +192,19 @@ def check_pieces(names: Iterable[str], vocab, where) -> None:
             f"{where} has no {', '.join(missing)} among its {len(vocab)} pieces; "
             "set config.data.tokenizer.options.path to another file, or its options to the names that it uses."
         )
+
+
+def saved(texts: Iterable[str] = (), *, path: str = "") -> Tokenizer:
+    """The tokenizer of an earlier run, for towers that start from it.
+
+    Args:
+        texts: not read.
+        path: the folder `tokenizer` of its workdir.
+
+    Raises:
+        FileNotFoundError: no tokenizer there.
+    """
+    return load(find(path, FILE_NAME).parent)
 
 
 def find(path: str | os.PathLike, *names: str) -> pathlib.Path:

@@ -7,6 +7,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
+import interop
 import retrieval
 from core import mesh as meshes
 from core.config import ConfigError
@@ -185,3 +186,39 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
         retrieval.load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no committed checkpoint of step 3; there are: \[2, 4, 6\]"):
         retrieval.load(workdir, 3)
+
+
+def starting(workdir, **init):
+    """A config whose text tower starts from a run, with adapters merged and averages laid over what was frozen."""
+    made = tiny.config(data__tokenizer=dict(name="saved", options=dict(path=str(workdir / "tokenizer"))))
+    made.model.towers.text = dict(name="text", options=dict(dropout=0.1), init=dict(format="tandem", path=str(workdir), keep=()) | init)
+    return interop.resolve(made)
+
+
+def test_a_tower_starts_from_a_run(workdir, encoder, tmp_path):
+    made = starting(workdir)
+    run = tiny.prepare(made, tmp_path)
+    found, expected = run.initial(), by_path(encoder.params)
+    assert set(found) == {path for path in expected if path.startswith("towers_text/")}
+    for path, array in found.items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+    assert made.model.towers.text.options.dropout == 0.1 and made.model.towers.text.options.width == 16
+    assert interop.read(workdir).tokenizer.same_ids(run.data.tokenizer)
+
+
+def test_a_tower_starts_from_an_earlier_checkpoint_but_for_what_it_keeps(workdir):
+    made = starting(workdir, path=str(workdir / "checkpoints" / "2"), keep=("projection/",))
+    found, expected = interop.initial(made), by_path(retrieval.load(workdir, 2).params)
+    assert "towers_text/projection/kernel" not in found
+    np.testing.assert_array_equal(found["towers_text/token_embedding"], expected["towers_text/token_embedding"])
+    with pytest.raises(FileNotFoundError, match="no committed checkpoint of step 3"):
+        interop.initial(starting(workdir, path=str(workdir / "checkpoints" / "3")))
+    with pytest.raises(FileNotFoundError, match="holds no config.json of a run; give the --workdir"):
+        starting(workdir, path=str(workdir / "nowhere"))
+
+
+def test_a_tower_refuses_a_run_that_read_other_ids(workdir, tmp_path):
+    made = starting(workdir)
+    made.data.tokenizer = dict(name="bpe", options=dict(vocab_size=300))
+    with pytest.raises(ConfigError, match=r"other token ids .*config.data.tokenizer to dict\(name='saved', .*path='.*/tokenizer'"):
+        tiny.prepare(made, tmp_path).initial()

@@ -1,12 +1,29 @@
 """Losses by the name a config uses."""
 
-from losses import clim, gist, infonce, m2_mix, matryoshka, matryoshka_2d, mi_mix, mochi, sigmoid, simclr, starbucks, structure_clip
+from losses import (
+    bag_of_words,
+    clim,
+    gist,
+    infonce,
+    m2_mix,
+    masked_language,
+    matryoshka,
+    matryoshka_2d,
+    mi_mix,
+    mochi,
+    sigmoid,
+    simclr,
+    starbucks,
+    structure_clip,
+)
 
 LOSSES = {
+    "bag_of_words": bag_of_words.bag_of_words,
     "clim": clim.clim,
     "gist": gist.gist,
     "infonce": infonce.infonce,
     "m2_mix": m2_mix.m2_mix,
+    "masked_language": masked_language.masked_language,
     "matryoshka": matryoshka.matryoshka,
     "matryoshka_2d": matryoshka_2d.matryoshka_2d,
     "mi_mix": mi_mix.mi_mix,

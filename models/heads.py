@@ -1,11 +1,18 @@
 """Heads: trainable parts of an objective, between the towers' arrays and a loss, left behind when the trained model is loaded.
 
 `config.model.heads.<label> = {name, inputs, options}`; a head is a Linen module that gets the arrays that `inputs` names and returns named
-arrays, which are arrays of the step as `<label>_<name>`. It sees the whole global batch at once, microbatches or not, so it may take
-statistics over it. Parameters are at `heads/<label>/...`.
+arrays, which are arrays of the step as `<label>_<name>`. An input is
+
+- what towers make: `z_text`, and `tokens_text`, `layers_text`, `layers_pooled_text`, which they make only if a head or a loss names them;
+- what the batch brings: views as their towers read them (`text`, `text_mask`) and columns;
+- `key`, `step`, `progress`; a head that draws does so by row from `key`, optional as it is no array when parameters are first made;
+- a parameter by its path, `towers_text/token_embedding`: the leaf itself, with its gradient.
+
+It sees the whole global batch at once, microbatches or not, so it may take statistics over it. Parameters are at `heads/<label>/...`.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from core.config import ConfigError, bind, check_section, choose, picked
+from models import language_heads
 from models.layers import axes, dense, unit
 
 
@@ -53,7 +61,7 @@ class Projector(nn.Module):
         return {name: project(array) for name, array in arrays.items()}
 
 
-HEADS = {"projector": Projector}
+HEADS = {"masked_language": language_heads.MaskedLanguage, "projector": Projector, "retromae": language_heads.RetroMae}
 
 
 class Head(NamedTuple):
@@ -63,21 +71,30 @@ class Head(NamedTuple):
     module: nn.Module
     inputs: Mapping[str, str]  # its name for an array to the step's
 
-    def pick(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs among a step's arrays.
+    def pick(self, arrays: Mapping[str, Any], params: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """The inputs among a step's arrays and the parameters by path.
 
         Raises:
             ConfigError: one is missing; lists what there is.
         """
-        return picked(self.inputs, arrays, f"config.model.heads.{self.label}.inputs")
+        asked = {name: source for name, source in self.inputs.items() if "/" in source}
+        for name, path in asked.items():
+            if path not in params:
+                near = [known for known in sorted(params) if known.split("/")[0] == path.split("/")[0]] or sorted(params)
+                key = f"config.model.heads.{self.label}.inputs.{name}"
+                raise ConfigError(f"{key} asks for the parameter {path!r}, but there are, for example: {', '.join(near[:8])}.")
+        outputs = {name: source for name, source in self.inputs.items() if name not in asked}
+        of_step = picked(outputs, arrays, f"config.model.heads.{self.label}.inputs")
+        return of_step | {name: params[path] for name, path in asked.items()}
 
-    def init(self, key, arrays: Mapping[str, Any]):
-        """First parameters with their logical axes, for arrays like these."""
-        return self.module.init(key, **self.pick(arrays))["params"]
+    def init(self, key, arrays: Mapping[str, Any], params: Mapping[str, Any] = MappingProxyType({})):
+        """First parameters with their logical axes, for arrays and parameters like these."""
+        return self.module.init(key, **self.pick(arrays, params))["params"]
 
-    def apply(self, params, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """What it makes, by the step's names."""
-        return {f"{self.label}_{name}": array for name, array in self.module.apply({"params": params}, **self.pick(arrays)).items()}
+    def apply(self, own, arrays: Mapping[str, Array], params: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Array]:
+        """What it makes of arrays and parameters with parameters of its `own`, by the step's names."""
+        made = self.module.apply({"params": own}, **self.pick(arrays, params))
+        return {f"{self.label}_{name}": array for name, array in made.items()}
 
 
 def make(model) -> tuple[Head, ...]:

@@ -51,7 +51,7 @@ def attention_dropout(name, rate):
 
 def test_table_and_folder_agree():
     helpers = {
-        "__init__", "adapters", "attention", "attention_pooling", "cut", "dual", "heads", "layers",
+        "__init__", "adapters", "attention", "attention_pooling", "cut", "dual", "heads", "language_heads", "layers",
         "packing", "pooling", "position", "read_out", "transformer",
     }  # fmt: skip
     files = {p.stem for p in pathlib.Path(models.__file__).parent.glob("*.py")}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from core.paths import from_paths
+from core.paths import by_path, from_paths
 from models.adapters import Adapters
 from models.dual import DualEncoder, captures, of_views
 from models.heads import Head
@@ -67,17 +67,23 @@ class Forward:
         """
         keys = example_keys(self.seed, step, self.model.views, next(iter(batch.values())).shape[0])
         params = self.adapters.merge(from_paths(flat))
-        split = (self.microbatches, self.shards)
-        inner = captures(self.wanted, self.model.views)
-        arrays = cached_gradients.apply(self.model, params, batch, keys, *split, capture=inner)
+        arrays = self._read(params, batch, keys)
         for mixing in self.mixing:
             hooks, mine = partial(mixing.hooks, step_key=loss_key(self.seed, step)), {view: keys[view] for view in mixing.views}
-            inner = captures(self.wanted, mixing.views, mixing.label)
-            mixed = cached_gradients.apply(self.model, params, of_views(batch, mixing.views), mine, *split, hooks, inner)
+            mixed = self._read(params, of_views(batch, mixing.views), mine, mixing.label, hooks)
             arrays |= {f"{name}_{mixing.label}": array for name, array in mixed.items() if array.ndim} | mixing.named(mine)
+        seen = dict(batch) | arrays | self._of_step(step)
         for head in self.heads:
-            arrays |= head.apply(params["heads"][head.label], arrays)
+            arrays |= head.apply(params["heads"][head.label], seen, by_path(params))
         return arrays
+
+    def _read(self, params, batch: Mapping[str, Array], keys: Mapping[str, Array], label: str = "", *hooks) -> dict[str, Array]:
+        """What the towers make of these views, with the inner states that somebody names."""
+        capture = captures(self.wanted, self.model.views, label)
+        return cached_gradients.apply(self.model, params, batch, keys, self.microbatches, self.shards, *hooks, capture=capture)
+
+    def _of_step(self, step: Array) -> dict[str, Array]:
+        return {"key": loss_key(self.seed, step), "step": step, "progress": step / self.steps}
 
     def beside(
         self, flat: Mapping[str, Array], averages: Mapping[str, Mapping[str, Array]], batch: Mapping[str, Array], step: Array
@@ -93,8 +99,6 @@ class Forward:
         arrays = {name: array for name, array in batch.items() if name not in self.model.views}
         for momentum in self.momentum:
             params = self.adapters.merge(from_paths(dict(flat) | averages[momentum.label]))
-            inner = captures(self.wanted, momentum.views, momentum.label)
-            split = (self.microbatches, self.shards)
-            read = cached_gradients.apply(self.model, params, of_views(batch, momentum.views), {}, *split, capture=inner)
+            read = self._read(params, of_views(batch, momentum.views), {}, momentum.label)
             arrays |= {f"{name}_{momentum.label}": array for name, array in read.items() if array.ndim}
-        return arrays | {"key": loss_key(self.seed, step), "step": step, "progress": step / self.steps}
+        return arrays | self._of_step(step)

@@ -99,8 +99,10 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         shapes = _array_shapes(forward, boxed, spec)
         forward = dataclasses.replace(forward, heads=above)
         if forward.heads:
-            boxed |= {"heads": jax.eval_shape(lambda: heads_of(forward, jax.random.key(0), shapes))}
-            shapes = _array_shapes(forward, boxed, spec)
+            with _as_config_error("a head"):
+                made = partial(heads_of, forward, jax.random.key(0), shapes)
+                boxed |= {"heads": jax.eval_shape(made, nn.unbox(boxed))}
+                shapes = _array_shapes(forward, boxed, spec)
         names = list(paths.by_path(boxed))
         paths.check_patterns(config.optimizer.freeze, names, "config.optimizer.freeze")
         tx = optimizer.make(config.optimizer, steps, names, shared["freeze"])
@@ -114,7 +116,7 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
             for active in dict.fromkeys(in_turn.values()):
                 measure = jax.ShapeDtypeStruct((), bool)
                 jax.eval_shape(partial(update, active=active), abstract, spec | {"stop": stop}, measure)
-    initial = partial(interop.initial, config) if any("init" in tower for tower in config.model.towers.values()) else dict
+    initial = partial(interop.initial, config, data.tokenizer) if any("init" in tower for tower in config.model.towers.values()) else dict
     return Run(mesh, data, spec, steps, model, adapted, forward, update, in_turn, init, initial, boxed, abstract)
 
 
@@ -165,11 +167,11 @@ def _as_config_error(what: str):
 
 
 def _array_shapes(forward: Forward, boxed, spec) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the named arrays of a step, as far as no carry is among them."""
+    """Shapes of the named arrays of a step, as far as no carry is among them, and of the batch."""
 
     def arrays(flat, batch, step):
         averages = {momentum.label: momentum.begin(flat) for momentum in forward.momentum}
-        return forward.towers(flat, batch, step) | forward.beside(flat, averages, batch, step)
+        return dict(batch) | forward.towers(flat, batch, step) | forward.beside(flat, averages, batch, step)
 
     return jax.eval_shape(arrays, paths.by_path(nn.unbox(boxed)), dict(spec), jax.ShapeDtypeStruct((), np.int32))
 

@@ -87,11 +87,12 @@ def make_step(
     return step
 
 
-def heads_of(forward: Forward, key: Array, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """First parameters of all heads with their logical axes, for arrays of these shapes."""
+def heads_of(forward: Forward, key: Array, shapes: Mapping[str, Any], params) -> dict[str, Any]:
+    """First parameters of all heads with their logical axes, for arrays of these shapes and parameters like these."""
     axis = {name: row_axis(name) for name, s in shapes.items() if s.shape}
     row = {name: jnp.zeros((*shapes[name].shape[:at], 1, *shapes[name].shape[at + 1 :]), shapes[name].dtype) for name, at in axis.items()}
-    return {head.label: head.init(jax.random.fold_in(key, index), row) for index, head in enumerate(forward.heads)}
+    inits = [jax.random.fold_in(key, index) for index in range(len(forward.heads))]
+    return {head.label: head.init(own, row | {"key": own}, by_path(params)) for head, own in zip(forward.heads, inits, strict=True)}
 
 
 def start(
@@ -102,7 +103,7 @@ def start(
     key = jax.random.key(forward.seed)
     params = nn.unbox(forward.model.init(key, dict(example))["params"]) | forward.adapters.init(forward.seed)
     if forward.heads:
-        params["heads"] = nn.unbox(heads_of(forward, key, shapes))
+        params["heads"] = nn.unbox(heads_of(forward, key, shapes, params))
     flat = {path: leaf for path, leaf in by_path(params).items() if not matches(path, freeze)}
     # Copies: a step donates each of them.
     momentum = {m.label: jax.tree.map(jnp.copy, m.begin(flat)) for m in forward.momentum}

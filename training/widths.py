@@ -12,7 +12,7 @@ from core import mesh as meshes
 from core.processes import meet
 
 WAIT_SECONDS = 3600.0  # for the first batch of the slowest process
-SUFFIXES = ("", "_mask", "_pool_mask")  # arrays of a view whose last axis is tokens
+FILLS = {"_mask": False, "_pool_mask": False, "_target": -1, "_own": -1}  # arrays beside a view whose last axis is tokens
 
 
 class Ahead(NamedTuple):
@@ -70,11 +70,13 @@ class SameWidths:
 
 
 def widen(batch: Mapping[str, np.ndarray], pads: Mapping[str, int], widths: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The batch with the token axes of some views filled up to `widths`: ids by the view's pad, masks by False."""
+    """The batch with the token axes of some views filled up to `widths`: ids by the view's pad, masks by False, tokens that are
+    asked for by -1."""
     made = dict(batch)
     for view, pad in pads.items():
-        for name in (view + suffix for suffix in SUFFIXES if view + suffix in batch):
-            array = batch[name]
-            more = [(0, 0)] * (array.ndim - 1) + [(0, widths[view] - array.shape[-1])]
-            made[name] = np.pad(array, more, constant_values=pad if name == view else False)
+        for suffix, fill in ({"": pad} | FILLS).items():
+            if view + suffix in batch:
+                array = batch[view + suffix]
+                more = [(0, 0)] * (array.ndim - 1) + [(0, widths[view] - array.shape[-1])]
+                made[view + suffix] = np.pad(array, more, constant_values=fill)
     return made

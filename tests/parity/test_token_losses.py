@@ -37,7 +37,7 @@ def test_head_and_loss_are_those_of_bert():
     params = {
         "linear": {"kernel": numpy(dense.weight).T, "bias": numpy(dense.bias)},
         "norm": {"scale": numpy(norm.weight), "bias": numpy(norm.bias)},
-        "bias": numpy(head.bias),
+        "bias": jnp.asarray(numpy(head.bias)),
     }
     table = jnp.asarray(numpy(theirs.bert.embeddings.word_embeddings.weight))
 

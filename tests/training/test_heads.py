@@ -115,6 +115,7 @@ def test_a_weight_of_zero_is_the_run_without(tmp_path):
     [
         (dict(name="projektor"), "config.model.heads.project.name is 'projektor'.*Did you mean 'projector'"),
         (dict(inputs={}), "config.model.heads.project.inputs is empty"),
+        (dict(inputs=dict(one="towers_text/tokens")), "one asks for the parameter 'towers_text/tokens', but there are, .*: towers_text/b"),
         (dict(inputs=dict(one="z_three")), "config.model.heads.project.inputs.one asks for 'z_three', but a step has only: "),
     ],
 )
@@ -122,4 +123,4 @@ def test_a_head_that_cannot_be_is_refused(change, said):
     model = config().model
     model.heads.project = dict(name="projector", inputs=dict(one="z_one"), options={}) | change
     with pytest.raises(ConfigError, match=said):
-        heads.make(model)[0].pick({"z_one": None})
+        heads.make(model)[0].pick({"z_one": None}, {"towers_text/b": None, "towers_image/a": None})

@@ -56,6 +56,13 @@ def test_parts_widened_are_the_whole_batch(data):
     assert len(seen) > 2 and any(a != b for a, b in seen)  # else widening was not needed
 
 
+def test_what_tokens_are_asked_for_is_widened_with_them():
+    batch = {"text": np.ones((2, 3), np.int32), "text_target": np.ones((2, 3), np.int32), "text_own": np.ones((2, 3), np.int32)}
+    wide = widths.widen(batch, {"text": 7}, {"text": 5})
+    for name, fill in (("text", 7), ("text_target", -1), ("text_own", -1)):
+        np.testing.assert_array_equal(wide[name], [[1, 1, 1, fill, fill]] * 2)
+
+
 def test_a_batch_ahead_changes_no_batch_and_no_position(data):
     with rows(data) as plain:
         expected = [next(plain) for _ in range(4)]

@@ -20,6 +20,7 @@ from absl import flags
 from core.config import ConfigError, bind, check_section, choose, plain
 from input_pipeline import SOURCES, order
 from input_pipeline.grouped import Grouped
+from input_pipeline.inverse_cloze import InverseCloze
 from input_pipeline.prompts import Prompted
 from input_pipeline.read_batch import ReadBatch
 from input_pipeline.tokenize import TOKENIZERS, Tokenizer
@@ -29,6 +30,7 @@ KEYS = (
     "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "distinct", "sources", "copies",
     "tokenizer", "transforms",
 )  # fmt: skip
+AROUND = ("near_duplicates", "inverse_cloze", "prompts")  # what may stand around a source, from the inside out
 MIN_ROWS = 1000  # bad records are judged against at least this many rows: a share of fewer says little
 LAST_BATCH = 2**40
 
@@ -45,7 +47,7 @@ def make_sources(data: Mapping) -> dict[str, Any]:
     made = {}
     for label, entry in data.sources.items():
         key = f"config.data.sources.{label}"
-        check_section(entry, ("name", "weight", "options", "prompts", "near_duplicates"), key, optional=("prompts", "near_duplicates"))
+        check_section(entry, ("name", "weight", "options", *AROUND), key, optional=AROUND)
         if not entry.weight > 0:
             raise ConfigError(f"{key}.weight is {entry.weight}; set it above 0, or leave the source out.")
         made[label] = make_source(entry, key)
@@ -57,7 +59,7 @@ def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCE
 
     Args:
         entry: a config section; `entry.prompts`, if there, is what its texts begin with, by view, and `entry.near_duplicates` how similar
-            texts must be for their records to share an `id`.
+            texts must be for their records to share an `id`, and `entry.inverse_cloze` options of `InverseCloze`.
         key: its path, for example `config.evals.unseen.data`.
         table: what there is to choose from.
 
@@ -67,6 +69,8 @@ def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCE
     make = bind(choose(table, entry.name, f"{key}.name"), entry.options, f"{key}.options")
     try:
         source = Grouped(make(), entry.near_duplicates) if "near_duplicates" in entry else make()
+        if "inverse_cloze" in entry:
+            source = bind(InverseCloze, entry.inverse_cloze, f"{key}.inverse_cloze")(source)
         return Prompted(source, plain(entry.prompts)) if "prompts" in entry else source
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error

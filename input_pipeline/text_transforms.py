@@ -67,7 +67,8 @@ def mask_tokens(
     values: Sequence[str | bytes], rngs: Rngs, tokenizer: Tokenizer | None, *,
     length: int = 128, buckets: tuple = (), mask_id: int = -1, share: float = 0.15, keep: float = 0.1, replace: float = 0.1,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Token ids of which some are hidden, anew in each epoch, and `_target`: what they were, or -1 where nothing is asked.
+    """Token ids of which some are hidden, anew in each epoch; `_target`: what they were, or -1 where nothing is asked; and `_own`: all of
+    the text's own tokens as they were, or -1 around it.
 
     In evaluation nothing is hidden. What a row hides does not depend on the width of its batch.
 
@@ -95,16 +96,16 @@ def mask_tokens(
     arrays = tokenize(values, None, tokenizer, length=length, buckets=buckets)
     if rngs is None:
         return arrays
-    ids, target = arrays[""], np.full_like(arrays[""], -1)
+    ids, target, whole = arrays[""], np.full_like(arrays[""], -1), np.full_like(arrays[""], -1)
     before, after = len(tokenizer.frame.prefix), len(tokenizer.frame.suffix)
     for row, rng, count in zip(range(len(ids)), rngs, arrays["_mask"].sum(1).tolist(), strict=True):
         own = slice(before, max(count - after, before))
         asked, fate, other = rng.random((3, own.stop - own.start))
         other = (other * tokenizer.vocab_size).astype(np.int32)
         asked, text = asked < share, ids[row, own].copy()
-        target[row, own] = np.where(asked, text, -1)
+        target[row, own], whole[row, own] = np.where(asked, text, -1), text
         ids[row, own] = np.where(asked & (fate >= keep), np.where(fate < keep + replace, other, mask_id), text)
-    return arrays | {"_target": target}
+    return arrays | {"_target": target, "_own": whole}
 
 
 def _check_lengths(length: int, buckets: Sequence[int], before: int, prompt: str, truncate_side: str) -> None:

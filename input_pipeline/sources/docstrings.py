@@ -52,23 +52,28 @@ class Docstrings:
         packages: installed packages that are read beside the standard library, by their import name; all of them are in `train`.
         signature: begin each passage with the `def` line, whose names often give the answer away.
         names: `train` has undocumented functions too, with the words of their name as the query.
+        every: `train` has one function in so many, in the order of the files: what little supervision gives.
 
     Raises:
-        ValueError: no such split, or a package that is not installed.
+        ValueError: no such split, a package that is not installed, or `every` below 1.
     """
 
-    def __init__(self, *, split: str = "train", packages: tuple[str, ...] = (), signature: bool = False, names: bool = False):
+    def __init__(
+        self, *, split: str = "train", packages: tuple[str, ...] = (), signature: bool = False, names: bool = False, every: int = 1
+    ):
+        if every < 1:
+            raise ValueError(f"options.every is {every}; set it to 1 for all functions, to 10 for one in ten.")
         if split not in SPLITS:
             raise ValueError(f"Docstrings has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
         # The test split need not read what it leaves out.
         train = split == "train"
-        folders = list(_folders(packages if train else ()))
-        read = (f for folder in folders for f in _functions(*folder, signature, names and train, () if train else HELDOUT))
+        found = list(folders(packages if train else ()))
+        read = (f for folder in found for f in _functions(*folder, signature, names and train, () if train else HELDOUT))
         # A copy elsewhere leaves the test split whole.
         functions = list({(f.package in HELDOUT, f.query, f.passage): f for f in read}.values())
         ids = _shared_ids(functions)
         test = np.array([function.package in HELDOUT for function in functions])
-        kept = np.flatnonzero(~np.isin(ids, ids[test]) if train else test)
+        kept = np.flatnonzero(~np.isin(ids, ids[test]))[::every] if train else np.flatnonzero(test)
         self.counts = {"id": int(ids.max()) + 1}
         self._functions, self._ids = [functions[i] for i in kept], ids[kept]
 
@@ -88,7 +93,7 @@ class Docstrings:
         return ranking_task([function[1:] for function in self._functions])
 
 
-def _folders(packages: tuple[str, ...]) -> Iterator[tuple[str, pathlib.Path]]:
+def folders(packages: tuple[str, ...]) -> Iterator[tuple[str, pathlib.Path]]:
     """(prefix of module names, folder) of the standard library and of each package."""
     yield "", pathlib.Path(sysconfig.get_path("stdlib"))
     for name in packages:
@@ -99,7 +104,14 @@ def _folders(packages: tuple[str, ...]) -> Iterator[tuple[str, pathlib.Path]]:
 
 
 def _functions(prefix: str, root: pathlib.Path, signature: bool, names: bool, only: tuple[str, ...]) -> Iterator[Function]:
-    """The functions below a folder, file by file in the order of their paths; a file that does not parse has none."""
+    """The functions below a folder, file by file in the order of their paths."""
+    for package, tree, lines in files(prefix, root, only):
+        yield from (Function(package, *found) for node in definitions(tree) if (found := pair(node, lines, signature, names)))
+
+
+def files(prefix: str, root: pathlib.Path, only: tuple[str, ...] = ()) -> Iterator[tuple[str, ast.Module, list[str]]]:
+    """(top-level package, tree, lines) of each Python file below a folder, of the packages `only` if there are any; what does not parse
+    is passed over."""
     for path in _files(root):
         package = prefix or path.relative_to(root).parts[0].removesuffix(".py")
         if only and package not in only:
@@ -110,8 +122,7 @@ def _functions(prefix: str, root: pathlib.Path, signature: bool, names: bool, on
             tree = ast.parse(text)
         except (SyntaxError, ValueError):  # templates, files for other versions of Python
             continue
-        lines = text.splitlines()
-        yield from (Function(package, *pair) for node in _definitions(tree) if (pair := _pair(node, lines, signature, names)))
+        yield package, tree, text.splitlines()
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -123,16 +134,16 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(found)
 
 
-def _definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def definitions(node: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function and method below a node, in the order of the file; expressions, most of a tree, are not looked into."""
     for inner in ast.iter_child_nodes(node):
         if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
             yield inner
         if isinstance(inner, ast.stmt | ast.excepthandler | ast.match_case):
-            yield from _definitions(inner)
+            yield from definitions(inner)
 
 
-def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str], signature: bool, names: bool) -> tuple[str, str] | None:
+def pair(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str], signature: bool, names: bool) -> tuple[str, str] | None:
     """Query and body of a function, or None for one that lacks either."""
     docstring = ast.get_docstring(node)
     body = node.body if docstring is None else node.body[1:]

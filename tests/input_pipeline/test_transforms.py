@@ -96,6 +96,7 @@ def test_hidden_tokens_are_those_that_are_asked_for(tokenizer):
     target, own = found["_target"], whole["_mask"].copy()
     own[:, 0] = False
     own[np.arange(len(texts)), whole["_mask"].sum(1) - 1] = False  # what stands around a text is never asked for
+    np.testing.assert_array_equal(found["_own"], np.where(own, whole[""], -1))
     asked = target >= 0
     np.testing.assert_array_equal(target[asked], whole[""][asked])
     np.testing.assert_array_equal(found[""][~asked], whole[""][~asked])

@@ -38,6 +38,7 @@ class Claim:
         measure: from the workdirs of one seed's runs, by name, to one number for each item [Q] of every arm; items are the same for all.
         metric: what the mean of those numbers is called.
         contrasts: the first one decides the verdict; the others are reported beside it.
+        first: for runs that start from an earlier one of `runs`, its name; their config is told its workdir, `first=<workdir>`.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Claim:
     measure: Callable[[Mapping[str, pathlib.Path]], Mapping[str, np.ndarray]]
     metric: str
     contrasts: Sequence[Contrast]
+    first: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def judge(contrast: Contrast, items: Sequence[Mapping[str, np.ndarray]]) -> dict:

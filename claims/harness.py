@@ -62,7 +62,8 @@ def items_of(claim: Claim, folder: pathlib.Path, seed: int, quick: bool) -> dict
 
 def _trained(claim: Claim, run: str, workdir: pathlib.Path, seed: int, quick: bool) -> pathlib.Path:
     """The workdir of a run, trained to its end by the trainer that everybody uses."""
-    config = f"--config={claim.file}:run={run}{',quick' if quick else ''}"
+    start = f",first={(workdir.parent / claim.first[run]).resolve()}" if run in claim.first else ""
+    config = f"--config={claim.file}:run={run}{',quick' if quick else ''}{start}"
     log.info("training %s", workdir)
     code = subprocess.run(
         [sys.executable, "-m", "launch.train", config, f"--config.seed={seed}", f"--workdir={workdir}"], cwd=ROOT

@@ -16,11 +16,11 @@ from evals import job
 from losses.entries import entries
 
 
-def config_of(claim, run, quick=False):
+def config_of(claim, run, quick=False, first=""):
     spec = importlib.util.spec_from_file_location("claimed", claim.file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(f"run={run}{',quick' if quick else ''}")
+    return module.get_config(f"run={run}{',quick' if quick else ''}{f',first={first}' if first else ''}")
 
 
 @pytest.mark.parametrize("card", sorted(CLAIMS))
@@ -33,6 +33,15 @@ def test_every_run_has_a_config_that_differs_from_the_others(card):
     assert len({config.to_json() for config in found}) == len(found)
     quick = [config_of(CLAIMS[card], run, quick=True) for run in runs]
     assert all(short.train.steps < whole.train.steps for short, whole in zip(quick, found, strict=True))
+
+
+@pytest.mark.parametrize("card", sorted(CLAIMS))
+def test_runs_start_from_runs_that_are_trained_before_them(card):
+    claim = CLAIMS[card]
+    for run, first in claim.first.items():
+        assert claim.runs.index(first) < claim.runs.index(run)
+        init = config_of(claim, run, first=f"somewhere/{first}").model.towers.text.init
+        assert init.format == "tandem" and init.path == f"somewhere/{first}"
 
 
 @pytest.mark.parametrize("card", sorted(CLAIMS))

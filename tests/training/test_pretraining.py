@@ -1,0 +1,79 @@
+"""Pretraining on single texts, and a second stage that starts from it."""
+
+import jax
+import numpy as np
+import pytest
+
+import interop
+from configs import pretrain_text
+from core.checkpoint import restore
+from core.config import ConfigError
+from core.paths import by_path
+from core.workdir import claim_config
+from tests import tiny
+from tests.training.test_heads import STEADY, updated
+from training import loop
+
+DECODER = "heads/head/decoder/"
+
+
+def config(arg, **changes):
+    """`configs/pretrain_text.py` at toy size."""
+    made = pretrain_text.get_config(f"{arg},smoke").unlock()
+    made.model.towers.text.options.update(width=16, heads=2)
+    for label in made.model.heads:
+        made.model.heads[label].options.update({"heads": 2} if "heads" in made.model.heads[label].options else {})
+    for name, value in (STEADY | dict(optimizer__learning_rate=0.1, train__steps=2) | changes).items():
+        section, key = name.split("__")
+        made[section][key] = value
+    made.log.tensorboard, made.evals = False, {}
+    return made
+
+
+@pytest.mark.many_processes  # compiles two steps
+def test_dupmae_trains_its_decoder_on_every_mesh_and_in_microbatches(tmp_path):
+    run, before, after = updated(config("pretrain,objective=dupmae"), tmp_path / "alone")
+    paths = [path for path in before if path.startswith(DECODER) and not path.endswith("key/bias")]  # softmax forgets a key's bias
+    assert len(paths) > 10 and all((before[path] != after[path]).any() for path in paths)
+    tables = [path for path, leaf in before.items() if leaf.shape == (pretrain_text.WORDS + 1, 16)]
+    assert tables == ["towers_text/token_embedding"]  # one leaf for the tower, the decoder and the vocabulary
+    made = config("pretrain,objective=dupmae", train__microbatches=2)
+    _, _, found = updated(made, tmp_path / "parts", devices=jax.devices(), data=2, fsdp=2, tensor=2)
+    for path, expected in after.items():
+        np.testing.assert_allclose(found[path], expected, atol=1e-5, err_msg=path)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    workdir, made = tmp_path_factory.mktemp("first"), config("pretrain,objective=mlm", optimizer__ema_decay=0.5)
+    claim_config(workdir, interop.resolve(made))
+    assert tiny.train(made, workdir) == loop.Outcome(2, False)
+    return workdir
+
+
+@pytest.mark.many_processes
+def test_the_second_stage_starts_from_the_first(first, tmp_path):
+    made = interop.resolve(config(f"contrast,first={first}"))
+    assert made.model.towers.text.options.width == 16
+    run = tiny.prepare(made, tmp_path)
+    with jax.set_mesh(run.mesh):
+        found = by_path(loop.fresh(run).params)
+    like = {path: leaf for path, leaf in by_path(run.abstract.params).items() if path.startswith("towers_text/")}
+    expected = restore(first / "checkpoints", 2, "ema", like | {"log_logit_scale": run.abstract.params["log_logit_scale"]})
+    assert not [path for path in found if path.startswith("heads/")] and len(like) > 10
+    for path in like:
+        np.testing.assert_array_equal(found[path], expected[path], err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(table="towers_text/tokens"), "inputs.table asks for the parameter 'towers_text/tokens', but .*: towers_text/blocks"),
+        (dict(tokens="token_text"), "inputs.tokens asks for 'token_text', but there is only: key, .*text, text_mask, text_own"),
+    ],
+)
+def test_an_input_that_is_not_there_is_named(change, said, tmp_path):
+    made = config("pretrain,objective=mlm")
+    made.model.heads.head.inputs.update(change)
+    with pytest.raises(ConfigError, match=f"config.model.heads.head.{said}"):
+        tiny.prepare(made, tmp_path)

@@ -5,7 +5,7 @@ arrays, which are arrays of the step as `<label>_<name>`. An input is
 
 - what towers make: `z_text`, and `tokens_text`, `layers_text`, `layers_pooled_text`, which they make only if a head or a loss names them;
 - what the batch brings: views as their towers read them (`text`, `text_mask`) and columns;
-- `key`, `step`, `progress`; a head that draws does so by row from `key`, optional as it is no array when parameters are first made;
+- `key`, `step`, `progress`; a head that draws does so by row, from `key`;
 - a parameter by its path, `towers_text/token_embedding`: the leaf itself, with its gradient.
 
 It sees the whole global batch at once, microbatches or not, so it may take statistics over it. Parameters are at `heads/<label>/...`.
@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from core.config import ConfigError, bind, check_section, choose, picked
 from models import language_heads
 from models.layers import axes, dense, unit
+from models.whitening import ShuffledWhitening
 
 
 class BatchNorm(nn.Module):
@@ -61,7 +62,12 @@ class Projector(nn.Module):
         return {name: project(array) for name, array in arrays.items()}
 
 
-HEADS = {"masked_language": language_heads.MaskedLanguage, "projector": Projector, "retromae": language_heads.RetroMae}
+HEADS = {
+    "masked_language": language_heads.MaskedLanguage,
+    "projector": Projector,
+    "retromae": language_heads.RetroMae,
+    "shuffled_whitening": ShuffledWhitening,
+}
 
 
 class Head(NamedTuple):

@@ -71,6 +71,21 @@ def test_statistics_are_those_of_the_whole_batch_on_every_mesh_and_in_microbatch
     assert spec == jax.P("fsdp", "tensor")
 
 
+@pytest.mark.many_processes  # compiles two steps
+def test_whitening_is_that_of_the_whole_batch_on_every_mesh_and_in_microbatches(tmp_path):
+    made = config(optimizer__clip_norm=None)
+    inputs = dict(one="z_one", two="z_two", key="key")
+    made.model.heads.project = dict(name="shuffled_whitening", inputs=inputs, options=dict(groups=4, eps=1e-3))
+    _, _, expected = updated(made, tmp_path / "alone")
+    made.train.microbatches = 2
+    _, _, found = updated(made, tmp_path / "parts", devices=jax.devices(), data=2, fsdp=2, tensor=2)
+    for path, array in expected.items():
+        np.testing.assert_allclose(found[path], array, atol=2e-5, err_msg=path)  # a root of 1 / variance multiplies rounding by 30
+    made.model.heads.project.options.groups = 5
+    with pytest.raises(ConfigError, match="a head cannot be built from this config: 5 groups of 16 channels over 16 rows"):
+        tiny.prepare(made, tmp_path / "wrong")
+
+
 def test_a_projector_is_linear_layers_with_batch_norm_between():
     rng = np.random.default_rng(0)
     x, module = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32), heads.Projector(widths=(4, 2))

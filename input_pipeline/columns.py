@@ -86,6 +86,20 @@ def number(row: Mapping[str, Any], name: str, place: str) -> float:
         raise BadRecord(f"{place}: {name!r} holds {value!r}, not a number", "missing" if value is None else "malformed") from None
 
 
+def numbers_of(row: Mapping[str, Any], name: str, place: str) -> float | np.ndarray:
+    """The number of a column, or its list of numbers as float32 [n].
+
+    Raises:
+        BadRecord: something else, nothing, or a number that is not finite.
+    """
+    value = row.get(name)
+    listed = isinstance(value, (list, tuple))
+    found = [number({name: one}, name, place) for one in (value if listed else [value])]
+    if not found or not np.isfinite(found).all():
+        raise BadRecord(f"{place}: {name!r} holds {value!r}, not finite numbers", "malformed")
+    return np.array(found, np.float32) if listed else found[0]
+
+
 def drawn(values: list, k: int, rng: np.random.Generator | None) -> list:
     """k of some values, the first ones or drawn; fewer than k are repeated."""
     order = range(len(values)) if rng is None else rng.permutation(len(values)).tolist()

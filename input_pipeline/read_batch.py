@@ -141,7 +141,16 @@ class ReadBatch:
         if isinstance(values[0], int):
             offsets = offsets_of(self.sources, name)
             return {name: np.array([value + offsets[key.source] for value, key in zip(values, keys, strict=True)], np.int32)}
-        return {name: np.array(values, np.float32) if isinstance(values[0], float) else np.stack(values)}
+        if isinstance(values[0], float):
+            return {name: np.array(values, np.float32)}
+        for value, key in zip(values, keys, strict=True):
+            if value.shape != values[0].shape:
+                raise ConfigError(
+                    f"{name!r} has the shape {values[0].shape} in record {keys[0].record} of config.data.sources."
+                    f"{list(self.sources)[keys[0].source]}, but {value.shape} in record {key.record} of config.data.sources."
+                    f"{list(self.sources)[key.source]}; a column has one shape in all records."
+                )
+        return {name: np.stack(values)}
 
     def _transformed(self, name: str, values: list, keys: Sequence[order.Key]) -> dict[str, np.ndarray]:
         """Raises `BadRecord`, with the number of its row, for a value that the transform cannot use."""

@@ -3,13 +3,14 @@
 A transform is `fn(values, rngs, tokenizer, *, options) -> {suffix: array [N ...]}`: the list of raw values of one view becomes arrays
 named view + suffix. `rngs` yields one generator per value while training; evaluation passes None, which must change nothing at random.
 
-Leaves what they do to `input_pipeline/image_transforms.py` and `input_pipeline/text_transforms.py`.
+Leaves what they do to `input_pipeline/image_transforms.py`, `input_pipeline/text_transforms.py` and `input_pipeline/stored.py`.
 """
 
 from collections.abc import Mapping
 
 from core.config import bind, check_section, choose
 from input_pipeline.image_transforms import augment, patches, random_crop, resize, stack
+from input_pipeline.stored import stored
 from input_pipeline.text_transforms import mask_tokens, pack, tokenize
 
 TRANSFORMS = {
@@ -20,6 +21,7 @@ TRANSFORMS = {
     "random_crop": random_crop,
     "resize": resize,
     "stack": stack,
+    "stored": stored,
     "tokenize": tokenize,
 }
 

@@ -18,7 +18,7 @@ class Pairs:
 
     Records have `query`, `passage`, `id` and, with `k`, `negatives`, a list of k texts. A column of positives or negatives holds a
     text, a list of texts, or nothing. Training draws one positive and k negatives anew in each epoch; elsewhere the first count. Fewer
-    negatives than k are repeated.
+    negatives than k are repeated. Columns of `numbers` (a teacher's scores, a label) are float32 columns of the batch by their own names.
 
     Args:
         files: paths, URLs or patterns (`data/*.jsonl`, `part-{00..09}.parquet`) of what `tables.open_table` reads: JSONL, CSV, TSV,
@@ -29,23 +29,27 @@ class Pairs:
         k: negatives in a record; 0 leaves them out.
         draw: False takes the first positive and the first k negatives in training too.
         id: column whose equal values make rows positives of each other (it may be that of the positive); empty: no rows are.
+        numbers: columns of numbers, or of lists with as many in every row, that records have too.
         header: names of the columns of CSV or TSV files whose first row is data already.
         max_characters: a longer text makes a record bad: splitting it into tokens would hold everything up.
 
     Raises:
-        ValueError: no file, files without rows, a file of another kind, a column that is missing, or k without negatives.
+        ValueError: no file, files without rows, a file of another kind, a column that is missing or of a name that is taken, or k
+            without negatives.
     """
 
     def __init__(
         self, *, files: tuple[str, ...] = (), query: str = "query", positive: str = "positive", negatives: tuple[str, ...] = (),
-        k: int = 0, draw: bool = True, id: str = "", header: tuple[str, ...] = (),
+        k: int = 0, draw: bool = True, id: str = "", numbers: tuple[str, ...] = (), header: tuple[str, ...] = (),
         max_characters: int = 1_000_000,
     ):  # fmt: skip
         if k and not negatives:
             raise ValueError(f"k is {k}, but no column holds negatives; set options.negatives to their names, or options.k to 0.")
         self._query, self._positive, self._negatives, self._k, self._draw = query, positive, tuple(negatives), k, draw
-        self._most = max_characters
-        self._rows = tables.open_rows(files, list(dict.fromkeys([query, positive, *negatives])), header)
+        if taken := {"query", "passage", "id", "negatives"} & set(numbers):
+            raise ValueError(f"options.numbers names {sorted(taken)}, which records have already; give the column another name.")
+        self._most, self._numbers = max_characters, tuple(numbers)
+        self._rows = tables.open_rows(files, list(dict.fromkeys([query, positive, *negatives, *numbers])), header)
         self._ids = columns.numbers(columns.of_rows(tables.open_rows(files, [id], header), id)) if id else None
         self.counts = {"id": len(self) if self._ids is None else int(self._ids.max()) + 1}
 
@@ -59,12 +63,14 @@ class Pairs:
         """Record i; `rng` draws the positive and the negatives.
 
         Raises:
-            BadRecord: a row that cannot be decoded, or without one of the texts it needs.
+            BadRecord: a row that cannot be decoded, or without one of the texts or numbers it needs.
         """
         rng = rng if self._draw else None
         query, positives, negatives = self._texts(i)
         positive = positives[0 if rng is None else int(rng.integers(len(positives)))]
         record = {"query": query, "passage": positive, "id": self.id(i)}
+        row = self._rows[i] if self._numbers else {}
+        record |= {name: columns.numbers_of(row, name, f"row {i + 1}") for name in self._numbers}
         if self._k:
             if not negatives:
                 raise BadRecord(f"row {i + 1} has no negatives in {', '.join(self._negatives)}", "missing")

@@ -62,8 +62,39 @@ class Projector(nn.Module):
         return {name: project(array) for name, array in arrays.items()}
 
 
+class PairScore(nn.Module):
+    """How two inputs go together, as `score [B scores]`; a loss says what the numbers mean.
+
+    "concat": Linear, ReLU, Linear on [a, b, a b, |a - b|]. It orders pairs, but no index can search by it. "dot": w a.b + b with one w and
+    one b: what an index finds is what it scores highest, and there is one score.
+
+    Source: Barkan et al. 2020 (DSE, arXiv:1908.05161). Inputs are unit vectors; the form of "dot" is ours.
+    """
+
+    kind: str = "concat"
+    width: int = 512
+    scores: int = 1
+
+    @nn.compact
+    def __call__(self, one: Float[Array, "B d"], two: Float[Array, "B d"]) -> dict[str, Float[Array, "B s"]]:
+        if self.kind == "concat":
+            features = jnp.concatenate([one, two, one * two, jnp.abs(one - two)], axis=1)
+            hidden = jax.nn.relu(dense(self.width, ("embed", "mlp"), name="linear_0")(features))
+            return {"score": dense(self.scores, ("mlp", "output"), name="linear_last")(hidden)}
+        if self.kind != "dot" or self.scores != 1:
+            raise ValueError(
+                f"kind is {self.kind!r} with {self.scores} scores; set config.model.heads.<label>.options.kind to 'concat', or to 'dot' "
+                "with scores=1."
+            )
+        scale, bias = (
+            self.param(name, axes(init), ()) for name, init in (("scale", nn.initializers.constant(10.0)), ("bias", nn.initializers.zeros))
+        )
+        return {"score": scale * jnp.sum(one * two, axis=1, keepdims=True) + bias}
+
+
 HEADS = {
     "masked_language": language_heads.MaskedLanguage,
+    "pair_score": PairScore,
     "projector": Projector,
     "retromae": language_heads.RetroMae,
     "shuffled_whitening": ShuffledWhitening,

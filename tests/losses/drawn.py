@@ -34,6 +34,7 @@ def batch(seed=0, queries=8, passages=None, width=6, hard=2, classes=4, padded=2
     return arrays | {
         "id": rng.integers(0, classes, queries).astype(np.int32),
         "alias": rng.integers(0, 2 * classes, queries).astype(np.int32),
+        "teacher": rng.normal(size=(queries, 1 + hard)).astype(dtype),
     }
 
 

@@ -17,9 +17,10 @@ from losses.blockwise import METHODS
 from tests.losses import drawn
 
 MESHES = [(1, 1, 1), (2, 1, 1), (1, 4, 2), (4, 2, 1), (2, 2, 2)]
-# Each loss with its own options, and in tiles where it offers them; the tiles do not divide the batches below.
-PAIRS = [name for name in LOSSES if "zq" in inspect.signature(LOSSES[name]).parameters]  # those over tokens: test_token_losses.py
-DIRECT = sorted(name for name in PAIRS if "loss" not in options_of(LOSSES[name]))  # those around another loss have tests of their own
+# Each loss with its own options, and in tiles where it offers them; the tiles do not divide the batches below. Those around another loss,
+# and those of something else than pairs of embeddings, have tests of their own.
+PAIRED = [name for name in LOSSES if {"zq", "zp"} <= set(inspect.signature(LOSSES[name]).parameters)]
+DIRECT = sorted(name for name in PAIRED if "loss" not in options_of(LOSSES[name]))
 OFFERING = [name for name in DIRECT if "method" in options_of(LOSSES[name])]
 TILED = [(name, dict(method=m, block_size=3)) for name in OFFERING for m in METHODS if m != "dense"]
 VARIANTS = [(name, {}) for name in DIRECT] + TILED

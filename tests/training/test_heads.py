@@ -98,6 +98,26 @@ def test_a_projector_is_linear_layers_with_batch_norm_between():
     np.testing.assert_allclose(found, y / np.linalg.norm(y, axis=1, keepdims=True), atol=1e-5)
 
 
+def test_exchanging_the_texts_exchanges_two_blocks_of_the_head():
+    rng = np.random.default_rng(0)
+    one, two = (jnp.asarray(rng.normal(size=(5, 3)), jnp.float32) for _ in range(2))
+    module = heads.PairScore(width=4, scores=2)
+    params = nn.unbox(module.init(jax.random.key(0), one=one, two=two))["params"]
+    first, last = (jax.tree.map(np.asarray, params[name]) for name in ("linear_0", "linear_last"))
+    features = np.concatenate([one, two, one * two, np.abs(one - two)], axis=1)
+    expected = np.maximum(features @ first["kernel"] + first["bias"], 0) @ last["kernel"] + last["bias"]
+    found = module.apply({"params": params}, one=one, two=two)["score"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    exchanged = dict(params, linear_0=dict(first, kernel=first["kernel"][np.r_[3:6, 0:3, 6:12]]))
+    np.testing.assert_allclose(module.apply({"params": exchanged}, one=two, two=one)["score"], found, atol=1e-5)
+    dot = heads.PairScore(kind="dot")
+    np.testing.assert_allclose(
+        dot.init_with_output(jax.random.key(0), one=one, two=two)[0]["score"][:, 0], 10 * (one * two).sum(1), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="set config.model.heads.<label>.options.kind"):
+        heads.PairScore(kind="dot", scores=2).init(jax.random.key(0), one=one, two=two)
+
+
 @pytest.mark.many_processes  # compiles several runs
 def test_a_run_goes_on_with_its_heads_and_leaves_them_behind(tmp_path):
     made = config()

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from models.layers import axes, dense
+from models.layers import axes, dense, layer_norm, unit
+from models.transformer import Mlp
 
 
 class First(nn.Module):
@@ -125,6 +126,48 @@ class LayerMix(nn.Module):
         weight = self.param("weight", axes(nn.initializers.zeros, None), (layers.shape[0],))
         pooled = jnp.stack([mean(layer, mask) for layer in layers])
         return jnp.einsum("n,nbw->bw", nn.softmax(weight), pooled.astype(jnp.float32)).astype(tokens.dtype)
+
+
+class JoinedLayers(nn.Module):
+    """The means over kept tokens of the last `joined` layers, one behind the other. Source: Barkan et al. 2020 (arXiv:1908.05161)."""
+
+    READS_LAYERS: ClassVar[bool] = True
+    joined: int = 4
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "B T w"],
+        mask: Bool[Array, "B T"] | None = None,
+        layers: Float[Array, "N B T w"] | None = None,
+        **_,
+    ) -> Float[Array, "B W"]:
+        if not 1 <= self.joined <= layers.shape[0]:
+            raise ValueError(
+                f"{self.joined} layers of {layers.shape[0]}; set the tower's options.pooling_options.joined from 1 to {layers.shape[0]}."
+            )
+        return jnp.concatenate([mean(layer, mask) for layer in layers[-self.joined :]], axis=1)
+
+
+class Adapted(nn.Module):
+    """Residual blocks x + MLP(LN(x)) on the mean over kept tokens at unit length, and a last LN: LLM2CLIP's adapter of a frozen tower.
+
+    Blocks start as the identity. Everything before it may be frozen, and its mean be kept for all epochs:
+    `config.optimizer.freeze = ("towers_text/(?!pool|projection)",)`.
+
+    Source: Huang et al. 2024 (LLM2CLIP, arXiv:2411.04997), four blocks of expansion 2 as released. That they start as the identity is ours.
+    """
+
+    blocks: int = 4
+    expansion: float = 2.0
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
+        x = unit(mean(tokens, mask))
+        for i in range(self.blocks):
+            mlp = Mlp(self.expansion, "gelu", out_std=0.0, name=f"block_{i}")
+            x = x + mlp(layer_norm(1e-5, "float32", f"norm_{i}")(x))
+        return layer_norm(1e-5, "float32", "norm")(x)
 
 
 def take(tokens: Float[Array, "B T w"], position) -> Float[Array, "B w"]:

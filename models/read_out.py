@@ -9,12 +9,14 @@ from jaxtyping import Array, Bool, Float
 from core.config import bind, choose, options_of
 from models.attention_pooling import AttentionPool, LamaPool, LatentPool, LayersPool, QueryPool
 from models.layers import ACTIVATIONS, dense
-from models.pooling import Eos, First, Last, LayerMix, Max, Mean, MeanSqrtLength, Pooler, WeightedMean
+from models.pooling import Adapted, Eos, First, JoinedLayers, Last, LayerMix, Max, Mean, MeanSqrtLength, Pooler, WeightedMean
 
 POOLINGS = {
+    "adapted": Adapted,
     "attention": AttentionPool,
     "cls": First,
     "eos": Eos,
+    "joined_layers": JoinedLayers,
     "lama": LamaPool,
     "last": Last,
     "latent": LatentPool,
@@ -47,9 +49,9 @@ def make(name: str, options: Mapping, key: str, **fields) -> nn.Module:
 
 
 def width(name: str, options: Mapping, tower_width: int) -> int:
-    """Features that a pooling returns for tokens of a width; each map of `lama` gives a vector of its own."""
+    """Features that a pooling returns for tokens of a width; each map of `lama` and each of `joined_layers` gives a vector of its own."""
     found = options_of(POOLINGS[name]) | dict(options) if name in POOLINGS else {}
-    return tower_width * (found["maps"] if "maps" in found else 1)
+    return tower_width * next((found[name] for name in ("maps", "joined") if name in found), 1)
 
 
 def needs_layers(name: str, capture: tuple[str, ...]) -> bool:

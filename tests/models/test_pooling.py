@@ -19,6 +19,7 @@ OPTIONS = {
     "queries": dict(latents=5, heads=2),
     "layers": dict(latents=5, heads=2),
     "lama": dict(maps=3, rank=2),
+    "joined_layers": dict(joined=2),
 }
 NAMES = sorted(POOLINGS)
 
@@ -155,6 +156,28 @@ def test_a_mix_of_layers_starts_as_their_average():
     np.testing.assert_allclose(pool("layer_mix", change=start), average, rtol=0, atol=1e-6)
     only = pool("layer_mix", change=lambda p: dict(weight=jnp.asarray([-50.0, 50.0, -50.0])))
     np.testing.assert_allclose(only, pool("mean", tokens=LAYERS[1]), rtol=0, atol=1e-6)
+
+
+def test_joined_layers_are_the_means_of_the_last_ones():
+    expected = np.concatenate([pool("mean", tokens=layer) for layer in LAYERS[1:]], axis=1)
+    np.testing.assert_allclose(pool("joined_layers"), expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="4 layers of 3; set the tower's options.pooling_options.joined from 1 to 3"):
+        pool("joined_layers", joined=4)
+
+
+def test_an_adapter_starts_as_a_norm_of_the_mean_and_reads_a_stored_one():
+    module = POOLINGS["adapted"](blocks=2)
+    first = module.init(jax.random.key(0), TOKENS, jnp.asarray(MASK))["params"]
+    mean = pool("mean")[:3]  # the last row keeps no token
+    centred = mean - mean.mean(1, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(1, keepdims=True) + 1e-5 * np.square(mean).sum(1, keepdims=True))
+    found = module.apply({"params": first}, TOKENS, jnp.asarray(MASK))
+    np.testing.assert_allclose(found[:3], expected, rtol=0, atol=1e-4)
+    stored = jnp.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))[:, None]  # of one token each, so that its mean is itself
+    trained = dict(blocks=2, change=lambda p: jax.tree.map(lambda a: a + 0.1, p))
+    live = pool("adapted", **trained)[:3]
+    np.testing.assert_allclose(pool("adapted", None, tokens=stored, **trained), live, rtol=0, atol=1e-5)
+    assert np.abs(live - expected).max() > 0.05
 
 
 @pytest.mark.parametrize("rank", [1, 3])

@@ -39,6 +39,8 @@ class Claim:
         metric: what the mean of those numbers is called.
         contrasts: the first one decides the verdict; the others are reported beside it.
         first: for runs that start from an earlier one of `runs`, its name; their config is told its workdir, `first=<workdir>`.
+        prepare: makes the files that runs read (a teacher's scores) in a folder, once for all seeds, and is told whether the claim is
+            quick; `get_config` then gets the folder as its argument `folder`. None: runs read nothing that must be made.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Claim:
     metric: str
     contrasts: Sequence[Contrast]
     first: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    prepare: Callable[[pathlib.Path, bool], None] | None = None
 
 
 def judge(contrast: Contrast, items: Sequence[Mapping[str, np.ndarray]]) -> dict:

@@ -5,6 +5,7 @@ What is trained and measured stays in the workdir, one folder a seed and run: a 
 
 import logging
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 def measure(card: str, claim: Claim, workdir: pathlib.Path, seeds: int, *, quick: bool) -> dict:
     """Trains what is not trained, measures what is not measured, judges; the result, written unless it is a quick one."""
+    if "," in str(workdir.absolute()):
+        raise ConfigError(f"the argument of a config cannot hold the comma of {workdir.absolute()}; set --workdir to a folder without one.")
     start, items = time.monotonic(), []
     for seed in range(seeds):
         folder = workdir / (f"{card}_quick" if quick else card) / str(seed)
@@ -51,7 +54,8 @@ def items_of(claim: Claim, folder: pathlib.Path, seed: int, quick: bool) -> dict
     """One number for each item of every arm, from the folder if it was measured before."""
     path = folder / "items.npz"
     if not path.exists():
-        workdirs = {run: _trained(claim, run, folder / run, seed, quick) for run in claim.runs}
+        made = _prepared(claim, folder.parent / "prepared", quick)
+        workdirs = {run: _trained(claim, run, folder / run, seed, quick, made) for run in claim.runs}
         found = claim.measure(workdirs)
         with open(path.with_suffix(".tmp"), "wb") as file:
             np.savez_compressed(file, **found)
@@ -60,10 +64,27 @@ def items_of(claim: Claim, folder: pathlib.Path, seed: int, quick: bool) -> dict
         return dict(arrays)
 
 
-def _trained(claim: Claim, run: str, workdir: pathlib.Path, seed: int, quick: bool) -> pathlib.Path:
+def _prepared(claim: Claim, folder: pathlib.Path, quick: bool) -> pathlib.Path | None:
+    """The folder of what the claim's runs read, made unless it is there."""
+    if claim.prepare is None:
+        return None
+    if not folder.exists():
+        part = folder.with_suffix(".tmp")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        log.info("preparing %s", folder)
+        claim.prepare(part, quick)
+        part.rename(folder)
+    return folder
+
+
+def _trained(claim: Claim, run: str, workdir: pathlib.Path, seed: int, quick: bool, made: pathlib.Path | None) -> pathlib.Path:
     """The workdir of a run, trained to its end by the trainer that everybody uses."""
-    start = f",first={(workdir.parent / claim.first[run]).resolve()}" if run in claim.first else ""
-    config = f"--config={claim.file}:run={run}{',quick' if quick else ''}{start}"
+    read = {} if made is None else {"folder": made}
+    if run in claim.first:
+        read["first"] = workdir.parent / claim.first[run]
+    paths = "".join(f",{name}={path.absolute()}" for name, path in read.items())
+    config = f"--config={claim.file}:run={run}{',quick' if quick else ''}{paths}"
     log.info("training %s", workdir)
     code = subprocess.run(
         [sys.executable, "-m", "launch.train", config, f"--config.seed={seed}", f"--workdir={workdir}"], cwd=ROOT

@@ -1,5 +1,6 @@
 """What every claim must have, and what is concluded from its numbers."""
 
+import dataclasses
 import importlib.util
 import inspect
 import json
@@ -12,6 +13,7 @@ from scipy import stats
 
 from claims import CLAIMS, harness, page
 from claims.claim import Contrast, judge, t_interval, verdict
+from core.config import ConfigError
 from evals import job
 from losses.entries import entries
 
@@ -113,6 +115,26 @@ def test_the_committed_table_is_that_of_the_committed_results():
     for path in harness.RESULTS.glob("*.json"):
         found = json.loads(path.read_text())
         assert found["card"] in CLAIMS and not found["made_by"]["commit"].endswith("+"), "measured by code that nobody has"
+
+
+def test_what_runs_read_is_made_once_and_whole(tmp_path):
+    calls = []
+
+    def prepare(folder, quick):
+        (folder / "scores").write_text("1")
+        calls.append(quick)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    claim = dataclasses.replace(CLAIMS["X04"], prepare=prepare)
+    with pytest.raises(KeyboardInterrupt):
+        harness._prepared(claim, tmp_path / "prepared", quick=True)
+    assert not (tmp_path / "prepared").exists()
+    for _ in range(2):
+        assert (harness._prepared(claim, tmp_path / "prepared", quick=True) / "scores").read_text() == "1"
+    assert calls == [True, True]
+    with pytest.raises(ConfigError, match="set --workdir to a folder without one"):
+        harness.measure("X04", claim, tmp_path / "a,b", 1, quick=True)
 
 
 def test_items_that_were_measured_are_not_measured_again(tmp_path):

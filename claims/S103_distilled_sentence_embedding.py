@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.heads.pair = dict(name="pair_score", inputs=dict(one="z_query", two="z_passage"), options=dict(kind=kind))
     options = dict(share=RUNS[arg.run], temperature=TEMPERATURE)
     config.losses.main = dict(name="score_distill", inputs=dict(score="pair_score"), weight=1.0, options=options)
-    config.train.steps = 50 if arg.quick else 300
+    config.train.steps = 50 if arg.quick else 200
     config.checkpoint.every_steps = config.train.steps
     return config.lock()
 

@@ -12,37 +12,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import retrieval
+from claims import two_stages
 from claims.claim import Claim, Contrast
-from configs import common, pretrain_text
 from evals import controls, ranked
 from evals.ranking import ranking
 from input_pipeline.sources.docstrings import Docstrings
 
-OBJECTIVES = ("mlm", "ict")
-PAIRS = "_pairs"  # ends the name of a second stage
 ROWS = dict(mlm=96, ict=64)  # of a batch: 96 x 64 tokens, and 64 x (32 + 64)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Of one run: an objective, or its second stage, which starts from the run in `first`."""
-    arg = common.parse_arg(arg, run="mlm", first="", quick=False)
-    second, objective = arg.run.endswith(PAIRS), arg.run.removesuffix(PAIRS)
-    stage = f"contrast,first={arg.first}" if second else f"pretrain,objective={objective}"
-    config = pretrain_text.get_config(stage).unlock()
-    config.data.global_batch = 128 if second else ROWS[objective]
-    config.evals = {}
-    config.train.steps = (20 if arg.quick else 60) if second else (30 if arg.quick else 150)
-    config.checkpoint.every_steps = config.train.steps
-    config.checkpoint.keep_last = 1
-    if second and not arg.first:  # nothing to start from: the file is only looked at
-        config.model.towers.text.init.path = f"runs/{objective}"
-    return config.lock()
+    """Of one run, a name in `CLAIM.runs`."""
+    return two_stages.get_config(arg, rows=ROWS, steps=150)
 
 
 def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
     """Reciprocal rank of each held-out docstring, by `<objective>_0` before the second stage, `<objective>_pairs` after it, and `bm25`."""
     data = Docstrings(split="test")
-    arms = {run if run.endswith(PAIRS) else f"{run}_0": _reciprocal_ranks(workdir, data) for run, workdir in workdirs.items()}
+    arms = {f"{run}_0" if run in ROWS else run: _reciprocal_ranks(workdir, data) for run, workdir in workdirs.items()}
     return arms | {"bm25": _words(data)}
 
 
@@ -64,7 +51,7 @@ CLAIM = Claim(
     title="Inverse cloze task",
     says="With one pair in ten, a tower pretrained by the inverse cloze task retrieves better than one pretrained by hidden tokens.",
     file=pathlib.Path(__file__),
-    runs=(*OBJECTIVES, *(objective + PAIRS for objective in OBJECTIVES)),
+    runs=two_stages.runs(tuple(ROWS)),
     measure=measure,
     metric="MRR@10",
     contrasts=(
@@ -73,5 +60,5 @@ CLAIM = Claim(
         Contrast("ict_pairs", "ict_0", 0.02),
         Contrast("bm25", "ict_0", 0.02),
     ),
-    first={objective + PAIRS: objective for objective in OBJECTIVES},
+    first=two_stages.first(tuple(ROWS)),
 )

@@ -11,51 +11,29 @@ from collections.abc import Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
-import retrieval
+from claims import code_search, two_stages
 from claims.claim import Claim, Contrast
-from configs import common, pretrain_text
-from evals.ranking import ranking
-from input_pipeline.sources.docstrings import Docstrings
 
 OBJECTIVES = ("mlm", "retromae", "dupmae")
-PAIRS = "_pairs"  # ends the name of a second stage
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Of one run: an objective, or its second stage, which starts from the run in `first`."""
-    arg = common.parse_arg(arg, run="mlm", first="", quick=False)
-    second, objective = arg.run.endswith(PAIRS), arg.run.removesuffix(PAIRS)
-    stage = f"contrast,first={arg.first}" if second else f"pretrain,objective={objective}"
-    config = pretrain_text.get_config(stage).unlock()
-    config.data.global_batch = 128 if second else 64
-    config.evals = {}
-    config.train.steps = (20 if arg.quick else 60) if second else (30 if arg.quick else 120)
-    config.checkpoint.every_steps = config.train.steps
-    config.checkpoint.keep_last = 1
-    if second and not arg.first:  # nothing to start from: the file is only looked at
-        config.model.towers.text.init.path = f"runs/{objective}"
-    return config.lock()
+    """Of one run, a name in `CLAIM.runs`."""
+    return two_stages.get_config(arg, rows=dict.fromkeys(OBJECTIVES, 64), steps=120)
 
 
 def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
     """Reciprocal rank of each held-out docstring by objective, after the second stage."""
-    data = Docstrings(split="test")
-    return {run.removesuffix(PAIRS): _reciprocal_ranks(workdir, data) for run, workdir in workdirs.items() if run.endswith(PAIRS)}
-
-
-def _reciprocal_ranks(workdir: pathlib.Path, data: Docstrings) -> np.ndarray:
-    model = retrieval.load(workdir)
-    encode = {view: lambda texts, view=view: model.encode(texts, view) for view in ("query", "passage")}
-    return ranking(encode, data, gallery_queries=0).items
+    return {objective: code_search.reciprocal_ranks(workdirs[second]) for second, objective in CLAIM.first.items()}
 
 
 CLAIM = Claim(
     title="RetroMAE and DupMAE",
     says="With one pair in ten, a tower pretrained by RetroMAE retrieves better than one pretrained by hidden tokens alone.",
     file=pathlib.Path(__file__),
-    runs=(*OBJECTIVES, *(objective + PAIRS for objective in OBJECTIVES)),
+    runs=two_stages.runs(OBJECTIVES),
     measure=measure,
     metric="MRR@10",
     contrasts=(Contrast("retromae", "mlm", 0.02), Contrast("dupmae", "mlm", 0.02), Contrast("dupmae", "retromae", 0.02)),
-    first={objective + PAIRS: objective for objective in OBJECTIVES},
+    first=two_stages.first(OBJECTIVES),
 )

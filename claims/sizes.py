@@ -4,7 +4,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import retrieval
-from configs import common
+from claims import code_search
 from evals.ranking import ranking
 from input_pipeline.sources.docstrings import Docstrings
 
@@ -17,23 +17,12 @@ INNER = dict(name="infonce", inputs=dict(id="id"), options=dict(symmetric=False)
 
 def base(*, layers: int = LAYERS, dim: int = WIDTH, quick: bool = False) -> ConfigDict:
     """Retrieval of functions by their docstrings from random init, without a loss; passages begin with the function's name."""
-    config = common.base()
+    config = code_search.base(WIDTH, query=16, passage=32, vocab_size=2048, layers=layers)
     config.data.global_batch = 128
-    config.data.sources = dict(main=dict(name="docstrings", weight=1.0, options=dict(signature=True)))
-    config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=2048))
-    tokens = lambda most: dict(name="tokenize", options=dict(length=most))
-    config.data.transforms = dict(query=tokens(16), passage=tokens(32))
-    text = dict(
-        vocab_size=2048, length=32, width=WIDTH, layers=layers, heads=4, causal=False, pooling="mean", embed_dim=dim, dropout=0.1
-    )  # fmt: skip
-    config.model.towers = dict(text=dict(name="text", options=text))
-    config.model.views = dict(query="text", passage="text")
-    config.model.temperature_init = 0.05
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_steps = 20
+    config.data.sources.main.options = dict(signature=True)
+    config.model.towers.text.options.update(heads=4, embed_dim=dim, dropout=0.1)
     config.train.steps = 40 if quick else 250
     config.checkpoint.every_steps = config.train.steps
-    config.checkpoint.keep_last = 1
     return config
 
 

@@ -22,6 +22,7 @@ SCRIPTS = {
     "georgian": "georgian", "greek": "greek", "hebrew": "hebrew", "lao": "lao", "latin": "latin", "lisu": "lisu", "nko": "nko",
     "tifinagh": "tifinagh",
 }  # fmt: skip
+OTHER = "other"
 TEMPLATES = ("{}", "{} letter", "{} small letter", "{} capital letter")
 MAX_PROMPTS = 100  # names of a script that stand for it
 
@@ -38,14 +39,18 @@ class Glyphs:
         size: side of the images in pixels.
         heldout: characters in `unseen`.
         only: faces to read, by the names of their files; () reads all.
+        scripts: writing systems to read, names of `SCRIPTS`, and `other` for what has none of them; () reads all.
 
     Raises:
-        ValueError: no such split or face, or more characters held out than there are.
+        ValueError: no such split, face or writing system, or more characters held out than there are.
     """
 
-    def __init__(self, *, split: str = "train", size: int = 32, heldout: int = 500, only: tuple = ()):
+    def __init__(self, *, split: str = "train", size: int = 32, heldout: int = 500, only: tuple = (), scripts: tuple = ()):
         if split not in SPLITS:
             raise ValueError(f"Glyphs has no split {split!r}; set options.split to one of: {', '.join(SPLITS)}.")
+        unknown = set(scripts) - {*SCRIPTS.values(), OTHER}
+        if unknown:
+            raise ValueError(f"no writing system {sorted(unknown)}; choose options.scripts from: {', '.join(SCRIPTS.values())}, {OTHER}.")
         glyphs = glyph_images.render(size, only)
         codes, character = np.unique(glyphs.code, return_inverse=True)
         unseen = np.isin(codes, heldout_characters(glyphs, heldout))
@@ -54,6 +59,8 @@ class Glyphs:
         self.counts = {"id": len(codes), "pixel_id": int(glyphs.pixel_id.max()) + 1, "face": len(glyphs.faces)}
         self.faces = glyphs.faces
         self._names = [unicodedata.name(chr(c)).lower() for c in codes]
+        if scripts:
+            rows = rows[np.isin([_script(name) or OTHER for name in self._names], scripts)[character[rows]]]
         self._seen_names = [name for name, held in zip(self._names, unseen, strict=True) if not held]
         self._images, self._face, self._pixel_id = glyphs.images[rows], glyphs.face[rows], glyphs.pixel_id[rows]
         self._id = character[rows].astype(np.int32)
@@ -86,7 +93,7 @@ class Glyphs:
             alike.setdefault(look, []).append(candidate)
         pairs = [(i, candidate) for i, look in enumerate(looks) for candidate in sorted(alike[look])]
         names = [self._names[c] for c in characters]
-        groups = [_script(self._names[c]) or "other" for c in self._id]
+        groups = [_script(self._names[c]) or OTHER for c in self._id]
         return RetrievalTask(self._images, names, np.array(pairs, np.int32), groups)
 
     def classification(self) -> ClassificationTask:

@@ -140,7 +140,19 @@ def test_groups_and_labels_follow_the_name(splits):
     assert all(text.startswith(classes.class_names[label]) for text, label in zip(kept, classes.labels, strict=True))
 
 
+def test_scripts_divide_a_split(splits):
+    every = sorted({*splits["unseen"].retrieval().groups})
+    greek, others = (
+        Glyphs(split="unseen", size=SIZE, scripts=tuple(some)) for some in (["greek"], [name for name in every if name != "greek"])
+    )
+    assert set(column(greek, "text")) == {text for text in splits["unseen"].texts() if text.startswith("greek")}
+    both = sorted(record["id"] for source in (greek, others) for record in map(source.__getitem__, range(len(source))))
+    assert both == sorted(column(splits["unseen"], "id"))
+
+
 def test_mistakes_name_the_option():
+    with pytest.raises(ValueError, match=r"no writing system \['klingon'\]; choose options.scripts from: arabic,.*other"):
+        Glyphs(scripts=("greek", "klingon"))
     with pytest.raises(ValueError, match="set options.split to one of: train, unseen, train_faces, faces"):
         Glyphs(split="test")
     with pytest.raises(ValueError, match="set options.heldout to 7346 or less"):

@@ -1,8 +1,8 @@
 """S128, WhitenedCSE: does whitening shuffled groups of channels give views that teach more than dropout alone?
 
 SimCSE from random init on the bodies of functions, without a pair in sight; what is measured is how docstrings, which training never
-shows, find the functions of packages that it never shows. The card's frame, first sentence against the rest of a docstring, has no source
-here. Three views are three passes with dropout; the arms with whitening have three views as well, so that more positives explain nothing.
+shows, find the functions of packages that it never shows: what a retriever is for, where the card would match halves of a docstring (X03).
+Three views are three passes with dropout; the arms with whitening have three views as well, so that more positives explain nothing.
 """
 
 import pathlib

@@ -4,7 +4,6 @@ Files are parsed, never imported.
 """
 
 import ast
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,7 +56,7 @@ class Library:
 def _texts(tree: ast.Module, lines: list[str], kinds: tuple[str, ...]) -> Iterator[str]:
     if "docstring" in kinds:
         for node in ast.walk(tree):
-            text = inspect.cleandoc((ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None) or "")
+            text = (ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None) or ""
             if len(text.split()) >= docstrings.MIN_WORDS:
                 yield text
     if "body" in kinds:

@@ -15,7 +15,8 @@ from input_pipeline.bad_records import BadRecord
 from tests.input_pipeline.toys import Toy, config, toy_config, write_pairs
 
 # The smallest split of each source, to keep the contract quick.
-OPTIONS = {"digits": dict(split="test", size=8), "glyphs": dict(split="unseen", size=12), "docstrings": dict(split="test")}
+OPTIONS = {"digits": dict(split="test", size=8), "glyphs": dict(split="unseen", size=12)}
+OPTIONS |= {"docstrings": dict(split="test"), "library": dict(split="test", kinds=("docstring",))}
 OPTIONS |= {
     name: dict(split="unseen", size=12, heldout=60, only=("STIXGeneralBol",)) for name in ("glyph_mosaics", "glyph_scenes", "glyph_swaps")
 }

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from core.config import ConfigError
 from input_pipeline import batching
@@ -76,14 +77,14 @@ def test_passages_that_cannot_be_parted_are_skipped():
     [
         (dict(unit="word"), "set unit to 'sentence' or 'line'"),
         (dict(keep=1.5), "keep to a share"),
-        (dict(column="passage"), "inverse_cloze.column is 'passage', but records hold text, id"),
+        (dict(column="passage"), "inverse_cloze.column is 'passage', but records hold text, note, id"),
         (dict(kept=0.1), "inverse_cloze.kept is not a key"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_key(options, said):
-    entry = dict(main=dict(name="library", weight=1.0, options=dict(split="test"), inverse_cloze=options))
+    entry = ConfigDict(dict(name="texts", options={}, inverse_cloze=options))
     with pytest.raises(ConfigError, match=rf"config\.data\.sources\.main.*{said}"):
-        batching.make_sources(config(sources=entry))
+        batching.make_source(entry, "config.data.sources.main", dict(texts=lambda: Texts(PROSE)))
 
 
 def test_what_is_drawn_follows_from_seed_epoch_and_record():

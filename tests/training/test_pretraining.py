@@ -69,7 +69,7 @@ def test_the_second_stage_starts_from_the_first(first, tmp_path):
     "change, said",
     [
         (dict(table="towers_text/tokens"), "inputs.table asks for the parameter 'towers_text/tokens', but .*: towers_text/blocks"),
-        (dict(tokens="token_text"), "inputs.tokens asks for 'token_text', but there is only: key, .*text, text_mask, text_own"),
+        (dict(tokens="token_text"), "inputs.tokens asks for 'token_text', but a step has only: id, key, text, text_mask, text_own"),
     ],
 )
 def test_an_input_that_is_not_there_is_named(change, said, tmp_path):

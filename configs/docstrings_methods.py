@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-WIDTH = 256
 PAIR = dict(zq="z_query", zp="z_passage")
 
 
@@ -27,13 +26,13 @@ def get_config(arg: str = "") -> ConfigDict:
     if not arg.path and (arg.method == "scores" or arg.method == "gist" and not arg.smoke):
         raise ValueError(f"method={arg.method} reads a teacher's work: add path=..., as the head of configs/docstrings_methods.py says.")
     config = common.base()
-    length, vocab_size = 96, 512 if arg.smoke else 4096
+    length, width, vocab_size = 96, 64 if arg.smoke else 256, 512 if arg.smoke else 4096
     config.data.global_batch = 64 if arg.smoke else 512
     config.data.sources = dict(main=dict(name="docstrings", weight=1.0, options={}))
     config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=vocab_size))
     tokens = lambda most: dict(name="tokenize", options=dict(length=most))
     config.data.transforms = dict(query=tokens(32), passage=tokens(length))
-    text = dict(vocab_size=vocab_size, length=length, width=WIDTH, layers=0, causal=False, pooling="mean", embed_dim=WIDTH, dropout=0.2)
+    text = dict(vocab_size=vocab_size, length=length, width=width, layers=0, causal=False, pooling="mean", embed_dim=width, dropout=0.2)
     config.model.towers = dict(text=dict(name="text", options=text))
     config.model.views = dict(query="text", passage="text")
     config.model.temperature_init = 0.05
@@ -48,9 +47,9 @@ def get_config(arg: str = "") -> ConfigDict:
     return config.lock()
 
 
-def _deep(config) -> None:
+def _deep(config, arg) -> None:
     """Six layers, which take shorter texts, smaller batches and smaller steps."""
-    config.model.towers.text.options.update(layers=6, dropout=0.1, length=64)
+    config.model.towers.text.options.update(layers=3 if arg.smoke else 6, dropout=0.1, length=64)
     config.data.transforms.passage.options.length = 64
     config.data.global_batch = min(config.data.global_batch, 256)
     config.optimizer.learning_rate = 5e-4
@@ -58,7 +57,7 @@ def _deep(config) -> None:
 
 
 def _simcse(config, arg) -> None:
-    _deep(config)
+    _deep(config, arg)
     config.optimizer.freeze = ("^log_logit_scale$",)  # published: 0.05 throughout
     # A view has dropout keys of its own: a copy of the text is another pass of it.
     config.data.copies.again, config.data.transforms.again, config.model.views.again = "query", config.data.transforms.query, "text"
@@ -75,26 +74,31 @@ def _whitened(config, arg) -> None:
         config.losses[view] = dict(name="infonce", inputs=inputs, weight=1.0, options=dict(symmetric=False))
     inputs = dict(one="z_passage", two="z_two", three="z_three", key="key")
     # Eight channels each: the paper has 128 groups of six.
-    config.model.heads.cse = dict(name="shuffled_whitening", inputs=inputs, options=dict(groups=32))
+    groups = config.model.towers.text.options.width // 8
+    config.model.heads.cse = dict(name="shuffled_whitening", inputs=inputs, options=dict(groups=groups))
 
 
-def _sized(config, arg, name: str, **options) -> None:
-    _deep(config)
+def _sized(config, arg) -> tuple[int, int]:
+    """A loss that reads the states of all layers; how many there are, and their width."""
+    _deep(config, arg)
     config.data.sources.main.options.names = not arg.smoke  # undocumented functions too: twice as many pairs
     inputs = PAIR | dict(zq_layers="layers_pooled_query", zp_layers="layers_pooled_passage")
     inner = dict(name="infonce", inputs=dict(id="id"), options=dict(symmetric=False))
-    config.losses.main = dict(name=name, inputs=inputs, weight=1.0, options=dict(loss=inner, **options))
-    config.evals.small = config.evals.held_out.to_dict() | dict(
-        options={}, size=dict(layers=2, truncate_dim=WIDTH // 8)
-    )  # BM25 is what it was
+    config.losses.main = dict(name=arg.method, inputs=inputs, weight=1.0, options=dict(loss=inner))
+    options = config.model.towers.text.options
+    small = dict(layers=options.layers // 3, truncate_dim=options.width // 8)
+    config.evals.small = config.evals.held_out.to_dict() | dict(options={}, size=small)  # BM25 is what it was
+    return options.layers, options.width
 
 
 def _matryoshka_2d(config, arg) -> None:
-    _sized(config, arg, "matryoshka_2d", dims=(16, 32, 64, 128, WIDTH))
+    _, width = _sized(config, arg)
+    config.losses.main.options.dims = tuple(width // factor for factor in (16, 8, 4, 2, 1))
 
 
 def _starbucks(config, arg) -> None:
-    _sized(config, arg, "starbucks", sizes=((2, 32), (4, 128), (6, WIDTH)))
+    layers, width = _sized(config, arg)
+    config.losses.main.options.sizes = ((layers // 3, width // 8), (2 * layers // 3, width // 2), (layers, width))
 
 
 def _gist(config, arg) -> None:

@@ -27,20 +27,34 @@ VARIANTS = [(name, {}) for name in DIRECT] + TILED
 
 
 def call(loss, arrays, **options):
-    return jax.jit(functools.partial(loss, **options))(**arrays)
+    return _calls(loss, _chosen(loss, options))(**arrays)
 
 
 def value_and_gradients(loss, arrays, **options):
     """The loss of each row, and the gradients of the step's only mean over the batch."""
     names = drawn.trainable(arrays)
+    chosen, others = ({k: v for k, v in arrays.items() if (k in names) == choice} for choice in (True, False))
+    gradients, value = _gradients(loss, _chosen(loss, options))(chosen, others)
+    return value, gradients
 
+
+def _chosen(loss, options):
+    """Options that are not the loss's own choice; a key of what is compiled."""
+    return frozenset((name, value) for name, value in options.items() if value != options_of(loss)[name])
+
+
+@functools.cache  # one function to a choice of options: arrays of the same shapes are compiled once, whatever test brings them
+def _calls(loss, options):
+    return jax.jit(functools.partial(loss, **dict(options)))
+
+
+@functools.cache
+def _gradients(loss, options):
     def objective(leaves, fixed):
-        value, weight, _ = loss(**leaves, **fixed, **options)
+        value, weight, _ = loss(**leaves, **fixed, **dict(options))
         return (value * weight).sum() / weight.sum(), value
 
-    chosen, others = ({k: v for k, v in arrays.items() if (k in names) == choice} for choice in (True, False))
-    gradients, value = jax.jit(jax.grad(objective, has_aux=True))(chosen, others)
-    return value, gradients
+    return jax.jit(jax.grad(objective, has_aux=True))
 
 
 def on(mesh, arrays):

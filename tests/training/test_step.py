@@ -15,16 +15,24 @@ from training import forward
 
 def run_steps(made, tmp_path, count=3, **mesh):
     """Parameters, metrics and averages after some updates, as numpy."""
+    return every_step(made, tmp_path, count, **mesh)[-1]
+
+
+def every_step(made, tmp_path, count, **mesh):
+    """Those before the first update and after each one; nothing was measured before the first."""
+    seen = lambda state, metrics=None: jax.tree.map(np.asarray, (by_path(state.params), metrics, state.ema))
     run = tiny.prepare(made, tmp_path, **mesh)
     with jax.set_mesh(run.mesh), run.data.iterate(0) as batches:
         shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
         state = jax.jit(run.init, out_shardings=shardings)()
         update = jax.jit(run.step, out_shardings=(shardings, meshes.replicated(run.mesh)))
+        found = [seen(state)]
         for _ in range(count):
             batch = {name: array for name, array in next(batches).items() if name in run.spec}
             rows = len(batch["id"])
             state, metrics = update(state, meshes.place_batch(batch | {"stop": np.zeros(rows, np.uint8)}, run.mesh), np.bool_(True))
-        return jax.tree.map(np.asarray, (by_path(state.params), metrics, state.ema))
+            found.append(seen(state, metrics))
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +69,7 @@ def test_frozen_parts_keep_their_value_and_have_no_optimizer_state(tmp_path, on_
         "towers_image" in jax.tree_util.keystr(path)
         for path, _ in jax.tree_util.tree_leaves_with_path((run.abstract.opt_state, run.abstract.ema))
     )
-    before = {path: np.asarray(leaf) for path, leaf in by_path(jax.jit(run.init)().params).items()}
-    after, _, _ = run_steps(made, tmp_path)
+    (before, *_), *_, (after, *_) = every_step(made, tmp_path, 3)
     for path, leaf in before.items():
         assert (leaf == after[path]).all() == path.startswith("towers_image/"), path
 
@@ -74,13 +81,13 @@ def test_a_freeze_pattern_without_a_match_is_refused(tmp_path):
 
 def test_the_average_follows_the_definition(tmp_path):
     made = tiny.config(optimizer__ema_decay=0.2)
-    average = {path: np.asarray(leaf, np.float64) for path, leaf in by_path(jax.jit(tiny.prepare(made, tmp_path).init)().params).items()}
-    for step in range(3):
-        params, _, ema = run_steps(made, tmp_path, count=step + 1)
+    (params, *_), *updates = every_step(made, tmp_path, 3)
+    average = {path: leaf.astype(np.float64) for path, leaf in params.items()}
+    for step, (params, _, ema) in enumerate(updates):
         decay = min(0.2, (1 + step) / (10 + step))
         average = {path: decay * average[path] + (1 - decay) * params[path] for path in params}
-    for path, expected in average.items():
-        np.testing.assert_allclose(ema[path], expected, atol=1e-6, err_msg=path)
+        for path, expected in average.items():
+            np.testing.assert_allclose(ema[path], expected, atol=1e-6, err_msg=path)
 
 
 @pytest.mark.parametrize("temperature, bound", [(0.0099, np.log(100.0)), (1.0, 0.0)])
@@ -100,8 +107,7 @@ def test_the_log_scale_stays_in_bounds_after_the_update(temperature, bound, tmp_
 def test_scale_norms_and_biases_do_not_decay(tmp_path):
     # With no gradient at all (weight 0 on the loss), only decay moves parameters.
     made = tiny.config(optimizer__options=dict(weight_decay=0.5), optimizer__warmup_steps=0, losses__main__weight=0.0)
-    before = {path: np.asarray(leaf) for path, leaf in by_path(jax.jit(tiny.prepare(made, tmp_path).init)().params).items()}
-    after, _, _ = run_steps(made, tmp_path, count=2)
+    (before, *_), *_, (after, *_) = every_step(made, tmp_path, 2)
     moved = {path for path in before if not (before[path] == after[path]).all()}
     assert moved == {path for path in before if path.endswith("kernel")}
 

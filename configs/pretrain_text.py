@@ -6,28 +6,29 @@
 The first stage reads docstrings and function bodies as single texts and learns one objective: `mlm` (hidden tokens), `retromae` (and the
 text from its vector), `dupmae` (and its bag of words) or `ict` (a sentence or line finds the rest of its text). The second one starts its
 tower from there, with the same token ids, and learns from pairs, one function in `every`. Heads stay behind. What the released code of
-RetroMAE does otherwise: BERT to start from, texts of 512 tokens, the first token's vector (`sentence=cls`), a rate of 1e-4.
+RetroMAE does otherwise: BERT to start from, texts of 512 tokens, the first token's vector (`sentence=cls`, in
+both stages), a rate of 1e-4.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
-OBJECTIVES = ("mlm", "retromae", "dupmae", "ict")
+CHOICES = dict(stage=("pretrain", "contrast"), objective=("mlm", "retromae", "dupmae", "ict"), sentence=("mean", "cls"))
 WORDS, LENGTH, QUERY = 4096, 64, 32
 TOWER = "towers_text/"
 
 
 def get_config(arg: str = "") -> ConfigDict:
     arg = common.parse_arg(arg, stage="pretrain", objective="retromae", first="runs/first", every=10, sentence="mean", smoke=False)
-    if arg.stage not in ("pretrain", "contrast") or arg.objective not in OBJECTIVES:
-        raise ValueError(f"stage {arg.stage!r}, objective {arg.objective!r}: set them to pretrain or contrast, and to one of {OBJECTIVES}.")
+    for name, offered in CHOICES.items():
+        if arg[name] not in offered:
+            raise ValueError(f"the config's argument {name}={arg[name]!r} must be one of: {', '.join(offered)}.")
     config = common.base()
     config.data.global_batch = 16 if arg.smoke else 64
     config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=WORDS))
-    pooling = "cls" if arg.sentence == "cls" else "mean"
     # A row more than the tokenizer has: the hidden token.
-    options = dict(vocab_size=WORDS + 1, length=LENGTH, width=128, layers=1, heads=4, pooling=pooling, norm_eps=1e-6, dropout=0.1)
+    options = dict(vocab_size=WORDS + 1, length=LENGTH, width=128, layers=1, heads=4, pooling=arg.sentence, norm_eps=1e-6, dropout=0.1)
     config.model.towers = dict(text=dict(name="bert", options=options))
     config.model.temperature_init = 0.05
     if arg.stage == "contrast":

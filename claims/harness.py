@@ -5,9 +5,8 @@ What is trained and measured stays in the workdir, one folder a seed and run: a 
 
 import logging
 import pathlib
+import runpy
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,6 +15,7 @@ from claims.claim import Claim, judge
 from core import environment
 from core.config import ConfigError
 from core.workdir import write_json
+from training import fit
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "claims" / "results"
@@ -84,11 +84,8 @@ def _trained(claim: Claim, run: str, workdir: pathlib.Path, seed: int, quick: bo
     if run in claim.first:
         read["first"] = workdir.parent / claim.first[run]
     paths = "".join(f",{name}={path.absolute()}" for name, path in read.items())
-    config = f"--config={claim.file}:run={run}{',quick' if quick else ''}{paths}"
+    config = runpy.run_path(str(claim.file))["get_config"](f"run={run}{',quick' if quick else ''}{paths}")
+    with config.unlocked():
+        config.seed = seed
     log.info("training %s", workdir)
-    code = subprocess.run(
-        [sys.executable, "-m", "launch.train", config, f"--config.seed={seed}", f"--workdir={workdir}"], cwd=ROOT
-    ).returncode
-    if code:
-        raise ConfigError(f"the run in {workdir} ended with code {code}; what it says stands above. The same command goes on from there.")
-    return workdir
+    return fit(config, workdir).workdir

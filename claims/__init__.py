@@ -3,6 +3,7 @@
 from claims import (
     S001_matryoshka_2d,
     S012_clim,
+    S020_mi_mix,
     S037_gistembed,
     S057_llm2clip,
     S093_inverse_cloze,
@@ -18,6 +19,7 @@ from claims import (
 CLAIMS = {
     "S001": S001_matryoshka_2d.CLAIM,
     "S012": S012_clim.CLAIM,
+    "S020": S020_mi_mix.CLAIM,
     "S037": S037_gistembed.CLAIM,
     "S057": S057_llm2clip.CLAIM,
     "S093": S093_inverse_cloze.CLAIM,

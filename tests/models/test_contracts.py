@@ -52,7 +52,7 @@ def attention_dropout(name, rate):
 def test_table_and_folder_agree():
     helpers = {
         "__init__", "adapters", "attention", "attention_pooling", "cut", "dual", "heads", "language_heads", "layers",
-        "packing", "pooling", "position", "read_out", "transformer",
+        "packing", "pooling", "position", "read_out", "transformer", "whitening",
     }  # fmt: skip
     files = {p.stem for p in pathlib.Path(models.__file__).parent.glob("*.py")}
     assert files - helpers == set(TOWERS) == set(toys.OPTIONS)

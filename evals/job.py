@@ -22,6 +22,7 @@ from core.workdir import read_json
 from evals import best, encoders, results
 from evals.evaluation import Evaluation
 from interop.tandem import is_run
+from models import cut, dual
 
 log = logging.getLogger(__name__)
 SIZE = ("layers", "truncate_dim")  # of the model, where an entry cuts it
@@ -35,6 +36,8 @@ def check(config) -> None:
     """
     for label, entry in config.evals.items():
         _check_entry(entry, f"config.evals.{label}", optional=("goal", "cut", "size"))
+        if "size" in entry and "layers" in entry.size:
+            _check_layers(config.model, plain(entry.size)["layers"], f"config.evals.{label}.size.layers")
     best.check(config)
 
 
@@ -43,6 +46,13 @@ def _check_entry(entry, key: str, optional: Sequence[str]) -> None:
     if "size" in entry:
         check_section(entry.size, SIZE, f"{key}.size", optional=SIZE)
     results.check(entry, key)
+
+
+def _check_layers(model, layers: int | Mapping[str, int], key: str) -> None:
+    try:
+        cut.to_layers(plain(dual.alone(model)), {}, layers)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def run(

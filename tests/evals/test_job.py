@@ -227,6 +227,7 @@ def test_two_jobs_on_one_workdir_do_no_harm(run):
         (dict(options=dict(template=())), r"config.evals.test.options.template is not a key.* Did you mean 'templates'\?"),
         (dict(data=dict(name="digit", options={})), r"config.evals.test.data.name is 'digit'.* Did you mean 'digits'\?"),
         (dict(every=3), r"config.evals.test.every is not a key.* Did you mean 'every_steps'\?"),
+        (dict(size=dict(layers=2)), r"config.evals.test.size.layers: tower image has 1 layers, not 2"),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(change, message):

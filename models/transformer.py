@@ -150,6 +150,8 @@ class Stack(nn.Module):
         """
         if hook is not None:
             x, mask = hook(0, x, mask)
+        if keep_layers and not self.layers:
+            raise ValueError("0 layers have no states to pool or to capture; set the tower's options.layers to 1 or more.")
         makers = list(self.block) if isinstance(self.block, Sequence) else [self.block] * self.layers
         unrolled, period = rounds(makers) if self.scan and not self.is_initializing() else (self.layers, 1)
         layers = []

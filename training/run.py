@@ -96,7 +96,8 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         readers = [entry.arrays for entry in found] + [part.inputs for part in (*above, *shared["kept"])]
         wanted = frozenset(name for reader in readers for name in reader.values())
         forward = Forward(model, adapted, seed=config.seed, steps=steps, wanted=wanted, **beside, **split)
-        shapes = _array_shapes(forward, boxed, spec)
+        with _as_config_error("the model"):  # a tower may not have what somebody reads
+            shapes = _array_shapes(forward, boxed, spec)
         forward = dataclasses.replace(forward, heads=above)
         if forward.heads:
             with _as_config_error("a head"):

@@ -54,6 +54,10 @@ def test_a_state_that_no_tower_has_is_refused(tmp_path):
     made.losses.main.inputs.zq_layers = "layers_pooled_picture"
     with pytest.raises(ConfigError, match="zq_layers asks for 'layers_pooled_picture', but a step has only: .*layers_pooled_text"):
         tiny.prepare(made, tmp_path)
+    made = config()
+    made.model.towers.text.options.layers = 0
+    with pytest.raises(ConfigError, match="0 layers have no states .* options.layers to 1 or more"):
+        tiny.prepare(made, tmp_path)
 
 
 @pytest.mark.many_processes  # compiles three runs

@@ -16,6 +16,7 @@ from claims import (
     S128_whitened_cse,
     X03_simcse,
     X04_matryoshka,
+    X06_lit_slip,
 )
 
 CLAIMS = {
@@ -34,4 +35,5 @@ CLAIMS = {
     "S128": S128_whitened_cse.CLAIM,
     "X03": X03_simcse.CLAIM,
     "X04": X04_matryoshka.CLAIM,
+    "X06": X06_lit_slip.CLAIM,
 }

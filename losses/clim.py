@@ -16,8 +16,8 @@ def clim(
     zq: Float[Array, "B p d"],
     zp: Float[Array, "B *K d"],
     boxes: Float[Array, "B K 4"] | None = None,
-    id: Int[Array, "B *K"] | None = None,
-    alias: Int[Array, "B *K"] | None = None,
+    id: Int[Array, "B *L"] | None = None,
+    alias: Int[Array, "B *L"] | None = None,
     weight: Float[Array, " B"] | None = None,
     *,
     loss: Callable | Mapping = INFONCE,
@@ -29,7 +29,7 @@ def clim(
             them, a class token, is left out.
         zp: caption embeddings of the regions of each image, unit length; or one of the whole image.
         boxes: of the regions (left, top, right, bottom), in shares of the image; one without area is padding. None: the whole image.
-        id: label of each caption; those of one label are positives of each other.
+        id: label of each caption, in the shape of `zp`'s first axes; those of one label are positives of each other.
         alias: a second label of the same use.
         weight: of each image in the mean over all regions; 0 marks padding. None: all 1.
         loss: `{name, inputs, options}` of another entry of LOSSES; its arrays beside these are its own inputs. It sees every region of
@@ -39,7 +39,7 @@ def clim(
         The loss of each region, R = B K of them, image by image, their weights, and its metrics.
 
     Raises:
-        ValueError: positions that are no square, or captions and boxes that do not fit each other.
+        ValueError: positions that are no square, or captions, boxes and labels that do not fit each other.
 
     Relations: with no boxes the region is the mean of the unit features, brought to unit length.
     Source: Wu et al. 2024, arXiv:2312.11376; pooling by the area that a box shares with each position, which is RoI-align where edges of
@@ -57,6 +57,12 @@ def clim(
     found = regions(pairs.blank(zq, weight), boxes)
     flat = lambda array: array.reshape(-1, *array.shape[2:])
     labels = {name: label.reshape(-1) for name, label in (("id", id), ("alias", alias)) if label is not None}
+    for name, label in labels.items():
+        if label.size != counts.size:
+            raise ValueError(
+                f"{name} has {label.size} labels for {counts.size} regions; let config.losses.<label>.inputs.{name} name labels of the "
+                "regions, or set it to None."
+            )
     return loss(zq=flat(found), zp=flat(jax.lax.stop_gradient(zp)), weight=counts.reshape(-1), **labels)
 
 

@@ -1,8 +1,8 @@
 """The losses of a config, bound to their functions and to the names of a step's arrays.
 
-An option of a loss whose default is `{name, inputs, options}` is an inner loss: the outer one gets it as a function of `zq`, `zp`, `zn` and
-`weight`, with everything else (labels, a scale, a key) bound. `from_step` and `until_step` of a loss bound the steps in which it is
-active, and its `weight` may be a schedule of `losses/schedules.py`.
+An option of a loss whose default is `{name, inputs, options}` is an inner loss: the outer one gets it as a function of those of `zq`, `zp`,
+`zn`, `weight`, `id` and `alias` that it has itself, with everything else (a scale, a key, labels that it has not) bound. `from_step` and
+`until_step` of a loss bound the steps in which it is active, and its `weight` may be a schedule of `losses/schedules.py`.
 """
 
 import functools
@@ -18,7 +18,7 @@ from losses import LOSSES
 from losses.schedules import SCHEDULES
 
 PHASE = ("from_step", "until_step")
-HANDED_ON = frozenset(("zq", "zp", "zn", "weight"))  # what an outer loss makes of its arrays for an inner one
+HANDED_ON = frozenset(("zq", "zp", "zn", "weight", "id", "alias"))  # what an outer loss that has them makes of its arrays for an inner one
 
 
 class Entry(NamedTuple):

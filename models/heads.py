@@ -3,7 +3,8 @@
 `config.model.heads.<label> = {name, inputs, options}`; a head is a Linen module that gets the arrays that `inputs` names and returns named
 arrays, which are arrays of the step as `<label>_<name>`. An input is
 
-- what towers make: `z_text`, and `tokens_text`, `layers_text`, `layers_pooled_text`, which they make only if a head or a loss names them;
+- what towers make: `z_text`, and `tokens_text`, `dense_text`, `layers_text`, `layers_pooled_text`, which they make only if a head or a loss
+  names them;
 - what the batch brings: views as their towers read them (`text`, `text_mask`) and columns;
 - `key`, `step`, `progress`; a head that draws does so by row, from `key`;
 - a parameter by its path, `towers_text/token_embedding`: the leaf itself, with its gradient.

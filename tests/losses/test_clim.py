@@ -91,8 +91,16 @@ def test_captions_have_no_gradient_and_padding_neither(found):
     assert np.abs(block[:2, :2]).min() > 0
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused(found):
     with pytest.raises(ValueError, match="15 positions are no square"):
         regions(jnp.zeros((1, 15, 2)), jnp.zeros((1, 1, 4)))
     with pytest.raises(ValueError, match=r"captions \(3, 4\) do not fit boxes \(3, 2\)"):
         clim(jnp.asarray(DENSE), jnp.asarray(TILES), jnp.asarray(BOXES[:, :2]))
+    with pytest.raises(ValueError, match=r"id has 3 labels for 12 regions; let config.losses.<label>.inputs.id name .* or set it to None"):
+        apply_entry(entry(zq="d", zp="t"), found[0] | dict(id=jnp.arange(3)))
+
+
+def test_labels_of_the_batch_never_reach_the_inner_loss_by_themselves():
+    """Those of images would, by their name, where `id` of regions is left out."""
+    inner = entry(zq="d", zp="t", id=None, alias=None).inner["loss"]
+    assert inner.inputs["logit_scale"] == "scale" and not {"id", "alias", "weight"} & set(inner.inputs)

@@ -40,7 +40,7 @@ def is_run(path: pathlib.Path) -> bool:
 
 def claims(path: pathlib.Path) -> bool:
     """Whether a path is a workdir, or one of its checkpoints."""
-    return is_run(_place(path)[0])
+    return is_run(place(path)[0])
 
 
 def model(path: str | os.PathLike) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def model(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         FileNotFoundError: no run there.
     """
-    return _complete(dual.alone(_config(_place(path)[0]).model))
+    return _complete(dual.alone(_config(place(path)[0]).model))
 
 
 def read(path: str | os.PathLike) -> Imported:
@@ -60,7 +60,7 @@ def read(path: str | os.PathLike) -> Imported:
     Raises:
         FileNotFoundError: no run there, or no such committed checkpoint.
     """
-    workdir, step = _place(path)
+    workdir, step = place(path)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     found = load(workdir, step, None, here)
     params = jax.tree.map(np.asarray, found.params)
@@ -96,8 +96,8 @@ def load(path: str | os.PathLike, step: int | None, weights: str | None, shardin
     return Stored(config, params, tokenizer, step, weights)
 
 
-def _place(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
-    """Workdir and step of a path to either."""
+def place(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
+    """Workdir and step of a path to a workdir, of which no step is said, or to one of its checkpoints."""
     path = as_path(path)
     if path.parent.name == "checkpoints" and path.name.isdigit():
         return path.parent.parent, int(path.name)

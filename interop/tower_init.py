@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from core.config import ConfigError, check_section, options_of, plain
 from core.paths import by_path, check_patterns, matches
-from interop import resize
+from interop import resize, tandem
 from interop.imported import complete, shapes
 from models import TOWERS
 
@@ -33,7 +33,10 @@ def resolve(config: ConfigDict, reader) -> ConfigDict:
     resolved = copy.deepcopy(config)
     with resolved.unlocked():
         for label, entry in _started(resolved):
-            theirs = reader(entry.init.path, entry.init.format).model(entry.init.path)
+            try:
+                theirs = reader(entry.init.path, entry.init.format).model(entry.init.path)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"config.model.towers.{label}.init.path: {error}") from error
             source = _options(theirs["towers"][_match(theirs, label, entry)], entry.name)
             entry.options = ConfigDict(complete(entry.name, source | plain(entry.options)))
     return resolved
@@ -81,7 +84,7 @@ def _check_ids(found, tokenizer, entry: ConfigDict) -> None:
     if entry.init.format != "tandem" or tokenizer is None or "vocab_size" not in options_of(TOWERS[entry.name]):
         return
     if found.tokenizer is None or not found.tokenizer.same_ids(tokenizer):
-        saved = f"dict(name='saved', options=dict(path='{entry.init.path}/tokenizer'))"
+        saved = f"dict(name='saved', options=dict(path='{tandem.place(entry.init.path)[0]}/tokenizer'))"
         raise ConfigError(f"{entry.init.path} learned other token ids than those of this run; set config.data.tokenizer to {saved}.")
 
 

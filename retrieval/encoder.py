@@ -64,8 +64,8 @@ class Encoder:
         self.logit_bias = float(params["logit_bias"]) if "logit_bias" in params else None
         self.dim = _dim(self._tower(self.views[0]).output_dim, truncate_dim)
         self.dtype = dtype
-        round_operands = (lambda apply: apply) if dtype == "float32" else partial(rounded, dtype=dtype)
-        self._compiled = {view: jax.jit(round_operands(partial(self._apply, view))) for view in self.views}
+        self._round = (lambda apply: apply) if dtype == "float32" else partial(rounded, dtype=dtype)
+        self._compiled = {view: jax.jit(self._round(partial(self._apply, view))) for view in self.views}
 
     def smaller(self, *, layers: int | Mapping[str, int] | None = None, truncate_dim: int | None = None) -> "Encoder":
         """The same model with its first layers alone, or with fewer values of a vector, for models that were trained for it.
@@ -134,7 +134,7 @@ class Encoder:
         # Programs that run across devices must start in one order on all of them: one thread then.
         with ThreadPoolExecutor(AT_ONCE if self._mesh.size == 1 else 1) as pool:
             for rows, arrays in self._batches(view, values, batch, prompt, tokens or self.tokens):
-                waiting.append((rows, pool.submit(self._vectors, view, arrays)))
+                waiting.append((rows, pool.submit(self._vectors, self._compiled[view], arrays)))
                 if len(waiting) > AT_ONCE:
                     take()
             while waiting:
@@ -142,23 +142,16 @@ class Encoder:
         return vectors
 
     def dense(self, values: Sequence, view: str, batch: int = 256) -> np.ndarray:
-        """What each position of images says in the space of the vectors, of any length: float32 [N p d], as `encode` reads images.
+        """What each position of images says in the space of the vectors, of any length: float32 [N p d], N not 0, as `encode` reads images.
 
         Raises:
             ConfigError: an unknown view, or one of texts.
         """
         if self.reads_text(view):
             raise ConfigError(f"view {view!r} reads texts; name one of images, of {', '.join(self.views)}.")
-        parts, made = meshes.shards(self._mesh), []
-        apply = lambda params, x: self._model.apply({"params": params}, view, x, capture=("dense",), method="encode")["dense"]
-        compiled, size = jax.jit(apply), -(-batch // parts) * parts
-        for start in range(0, len(values), size):
-            (x,) = self._arrays(view, values[start : start + size])
-            with jax.set_mesh(self._mesh):
-                filled = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
-                placed = jax.device_put(filled, meshes.batch_sharding(self._mesh))
-                made.append(np.asarray(compiled(self.params, placed), np.float32)[: len(x)])
-        return np.concatenate(made)
+        compiled = jax.jit(self._round(partial(self._apply_dense, view)))
+        batches = self._batches(view, values, batch, None, self.tokens)
+        return np.concatenate([self._vectors(compiled, arrays)[: len(rows)] for rows, arrays in batches])
 
     def reads_text(self, view: str) -> bool:
         """Whether a view takes texts; the others take images.
@@ -247,15 +240,18 @@ class Encoder:
             lengths = np.maximum(ids.shape[1] - np.argmax(mask[:, ::-1], axis=1), 1) * mask.any(axis=1)
         return buckets.plan(lengths, buckets.widths(ids.shape[1]), tokens, parts)
 
-    def _vectors(self, view: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    def _vectors(self, compiled: Callable, arrays: Sequence[np.ndarray]) -> np.ndarray:
         with jax.set_mesh(self._mesh):
             placed = jax.device_put(arrays, meshes.batch_sharding(self._mesh))
-            return np.asarray(self._compiled[view](self.params, *placed), np.float32)
+            return np.asarray(compiled(self.params, *placed), np.float32)
 
     def _apply(self, view: str, params, x, mask=None, pool_mask=None):
         only_text = {} if pool_mask is None else dict(pool_mask=pool_mask)
         vectors = self._model.apply({"params": params}, view, x, mask, **only_text, method="encode")["embedding"]
         return vectors if self.dim == vectors.shape[1] else unit(vectors[:, : self.dim])
+
+    def _apply_dense(self, view: str, params, x, mask=None):
+        return self._model.apply({"params": params}, view, x, mask, capture=("dense",), method="encode")["dense"][..., : self.dim]
 
     def _tower(self, view: str) -> nn.Module:
         return self._model.towers[self.config.model.views[view]]

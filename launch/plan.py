@@ -10,6 +10,7 @@ import json
 import pathlib
 import tempfile
 from functools import partial
+from types import MappingProxyType
 
 from absl import flags
 from ml_collections import config_flags
@@ -129,13 +130,13 @@ def in_bytes(value: float) -> str:
     return f"{value} B"
 
 
-def scaling_table() -> str:
+def scaling_table(towers=MappingProxyType(TOWERS)) -> str:
     """The table of docs/scaling.md: image towers of three sizes with CLIP's text tower, pure data parallelism, tiles on a ring."""
     lines = [
         "| image tower | batch | FLOPs of a step | " + " | ".join(f"{chips:,} chips" for chips in CHIPS) + " |",
         "|---" * (3 + len(CHIPS)) + "|",
     ]
-    for name, options in TOWERS.items():
+    for name, options in towers.items():
         model, spec, known = _surveyed(options)
         for batch in BATCHES:
             plans = [_planned(model, spec, known, batch, chips) for chips in CHIPS]

@@ -61,6 +61,11 @@ def test_a_batch_of_a_million_is_refused_at_dense():
     assert not json.loads(out)["fits"] and json.loads(out)["memory"]["logits"] == 3 * 4 * 2**20 * 2**14
 
 
+def test_the_page_shows_the_first_rows_as_they_are_made():
+    assert plan.scaling_table({"ViT-B/16": plan.TOWERS["ViT-B/16"]}) in (ROOT / "docs" / "scaling.md").read_text()
+
+
+@pytest.mark.many_processes  # traces large towers
 def test_the_page_shows_the_table_as_it_is_made():
     assert plan.scaling_table() in (ROOT / "docs" / "scaling.md").read_text(), "print it: python -m launch.plan --table"
 

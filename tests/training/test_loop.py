@@ -114,13 +114,16 @@ def test_a_checkpoint_goes_on_on_another_mesh(uninterrupted, stopped):
         np.testing.assert_allclose(one, other, atol=5e-5)  # Adam: steps of 5e-4 and 1.5e-4 on sums that differ in the last bit
 
 
-def test_a_bad_loss_stops_the_run_and_overwrites_nothing(tmp_path):
-    made = tiny.config(optimizer__name="sgd", optimizer__options={}, optimizer__clip_norm=0.0, train__steps=8)
-    made.train.steps = 4
-    tiny.train(made, tmp_path)
-    made.train.steps = 8
-    made.optimizer.learning_rate = float("inf")
+def broken(made):
+    """A learning rate that breaks every parameter in one update."""
+    made.optimizer.update(learning_rate=float("inf"), warmup_steps=0)
     made.optimizer.schedule = dict(name="constant", options={})
+    return made
+
+
+def test_a_bad_loss_stops_the_run_and_overwrites_nothing(stopped):
+    tmp_path, made = stopped
+    made = broken(made)
     with pytest.raises(
         loop.BadLoss,
         match=r"(loss of step \d is nan|not finite after step \d); last good checkpoint: step 4; .*records \(\d+, .*config.optimizer",
@@ -133,11 +136,7 @@ def test_a_bad_loss_stops_the_run_and_overwrites_nothing(tmp_path):
 
 def test_a_parameter_that_is_not_finite_is_never_saved(tmp_path):
     # The last update breaks the parameters after a loss that was still fine.
-    made = tiny.config(optimizer__name="sgd", optimizer__options={}, train__steps=2)
-    made.optimizer.learning_rate = float("inf")
-    made.optimizer.warmup_steps = 0
-    made.optimizer.schedule = dict(name="constant", options={})
-    made.train.steps = 1
+    made = broken(tiny.config(optimizer__ema_decay=0.9, train__steps=1))
     with pytest.raises(loop.BadLoss, match="a parameter is not finite after step 1; last good checkpoint: none"):
         tiny.train(made, tmp_path)
     assert committed_steps(tmp_path / "checkpoints") == []

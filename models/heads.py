@@ -6,7 +6,7 @@ arrays, which are arrays of the step as `<label>_<name>`. An input is
 - what towers make: `z_text`, and `tokens_text`, `dense_text`, `layers_text`, `layers_pooled_text`, which they make only if a head or a loss
   names them;
 - what the batch brings: views as their towers read them (`text`, `text_mask`) and columns;
-- `key`, `step`, `progress`; a head that draws does so by row, from `key`;
+- `key`, `step`, `progress`; what a head draws follows from `key`, so that a resumed run draws the same;
 - a parameter by its path, `towers_text/token_embedding`: the leaf itself, with its gradient.
 
 It sees the whole global batch at once, microbatches or not, so it may take statistics over it. Parameters are at `heads/<label>/...`.

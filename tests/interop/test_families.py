@@ -204,7 +204,7 @@ def test_a_state_dict_alone_is_refused(tmp_path):
     (toys.open_clip_folder(tmp_path) / "open_clip_config.json").unlink()
     with pytest.raises(FileNotFoundError, match="how many heads"):
         interop.read(tmp_path / "open_clip_model.safetensors", "open_clip")
-    with pytest.raises(ConfigError, match="looks like none of the formats sentence_transformers, hf, open_clip, big_vision"):
+    with pytest.raises(ConfigError, match="looks like none of the formats tandem, sentence_transformers, hf, open_clip, big_vision"):
         interop.read(tmp_path)
 
 

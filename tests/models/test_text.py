@@ -75,7 +75,7 @@ def test_more_tokens_than_positions_are_refused():
         (dict(activation="gelo"), "the tower's options.activation is 'gelo', which is not among: gelu, .* Did you mean 'gelu'"),
         (
             dict(pooling="averge"),
-            "the text tower's options.pooling is 'averge', which is not among: attention, cls, eos, lama, last, .*mean",
+            "the text tower's options.pooling is 'averge', which is not among: adapted, attention, cls, eos, .*mean",
         ),
         (dict(heads=3), "a width of 16 does not split into 3 heads; change the tower's options.heads"),
     ],

@@ -68,5 +68,5 @@ def table(folder: pathlib.Path) -> str:
             low, high = one["interval_over_items"]
             lines.append(f"| {_contrast(one)} | {_interval(one)} | [{low:+.4f}, {high:+.4f}] | {one['verdict']} |")
         made = result["made_by"]
-        lines += ["", f"`{made['command']}`, commit {made['commit']}, {made['cpu']}, {made['cores']} cores, {made['time'][:10]}."]
+        lines += ["", f"`{made['command']}`, commit {made['commit']}, {made['cpu']}, cores: {made['cores']}, {made['time'][:10]}."]
     return "\n".join(lines) + "\n"

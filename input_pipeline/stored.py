@@ -24,10 +24,10 @@ def write(folder: pathlib.Path, values: Sequence[str | int], rows: np.ndarray, t
         teacher: what made them; a name, or the fingerprint of an encoder.
 
     Raises:
-        ValueError: another number of rows than of values, or a row that is not finite.
+        ValueError: no values, another number of rows than of values, or a row that is not finite.
     """
     rows = np.asarray(rows, np.float32)
-    if len(rows) != len(values) or not np.isfinite(rows).all():
+    if not len(values) or len(rows) != len(values) or not np.isfinite(rows).all():
         raise ValueError(f"{len(rows)} rows for {len(values)} values, {int((~np.isfinite(rows)).sum())} numbers not finite.")
     keys, first = np.unique(_keys(values), return_index=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,7 @@ def test_the_table_says_what_the_results_say(tmp_path):
     (tmp_path / "T01.json").write_text(json.dumps(result()))
     made = page.table(tmp_path)
     assert "| T01 | Better is better. | score | better - plain: +0." in made and "| shown | 4 |" in made
-    assert "| plain - better |" in made and "| opposite |" in made and "commit abc, a processor, 2 cores, 2026-01-02." in made
+    assert "| plain - better |" in made and "| opposite |" in made and "commit abc, a processor, cores: 2, 2026-01-02." in made
     assert "verdict: shown" in page.summary(result())
 
 

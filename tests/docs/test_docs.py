@@ -68,14 +68,17 @@ def names_in(path):
     return found
 
 
+def titles(page):
+    """Where links into a page may lead."""
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", prose(page), re.M)}
+
+
 @PAGE
 def test_links_lead_somewhere(page):
-    titles = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", prose(page), re.M)}
     for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
-        if target.startswith("#"):
-            assert target[1:] in titles, target
-        else:
-            assert (page.parent / target).exists(), target
+        name, _, title = target.partition("#")
+        other = page.parent / name if name else page
+        assert other.exists() and (not title or title in titles(other)), target
 
 
 @PAGE

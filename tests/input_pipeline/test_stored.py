@@ -44,6 +44,8 @@ def test_what_is_not_stored_is_a_bad_record_and_another_teacher_an_error(folder)
 def test_rows_that_are_not_finite_are_not_stored(tmp_path):
     with pytest.raises(ValueError, match="1 numbers not finite"):
         write(tmp_path, ["a"], np.array([[np.nan, 0]]), teacher="guide")
+    with pytest.raises(ValueError, match="0 rows for 0 values"):
+        write(tmp_path, [], np.zeros((0, 2)), teacher="guide")
 
 
 def test_a_run_reads_vectors_and_scores_by_text_and_row(tmp_path):

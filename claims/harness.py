@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 def measure(card: str, claim: Claim, workdir: pathlib.Path, seeds: int, *, quick: bool) -> dict:
     """Trains what is not trained, measures what is not measured, judges; the result, written unless it is a quick one."""
+    if seeds < 2:
+        raise ConfigError(f"--seeds={seeds}: one seed has no interval, and so no verdict; give at least 2.")
     if "," in str(workdir.absolute()):
         raise ConfigError(f"the argument of a config cannot hold the comma of {workdir.absolute()}; set --workdir to a folder without one.")
     start, items = time.monotonic(), []

@@ -134,7 +134,9 @@ def test_what_runs_read_is_made_once_and_whole(tmp_path):
         assert (harness._prepared(claim, tmp_path / "prepared", quick=True) / "scores").read_text() == "1"
     assert calls == [True, True]
     with pytest.raises(ConfigError, match="set --workdir to a folder without one"):
-        harness.measure("X04", claim, tmp_path / "a,b", 1, quick=True)
+        harness.measure("X04", claim, tmp_path / "a,b", 2, quick=True)
+    with pytest.raises(ConfigError, match="--seeds=1: one seed has no interval"):
+        harness.measure("X04", claim, tmp_path, 1, quick=True)
 
 
 def test_items_that_were_measured_are_not_measured_again(tmp_path):

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pathlib
 import re
+import runpy
 import sys
 import types
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from claims import harness
 from configs import glyphs
 from core.config import options_of
 from core.watchdog import LOST_PEER
@@ -329,3 +331,13 @@ def test_the_head_maps_all_its_inputs(example, monkeypatch):
     found = head.apply(params, arrays)
     assert params["linear"]["kernel"].shape == (5, 16) and set(found) == {"small_image", "small_text"}
     np.testing.assert_allclose(found["small_text"], 0.25, rtol=1e-5)
+
+
+@pytest.mark.many_processes  # compiles and trains
+def test_the_claim_can_be_measured(tmp_path):
+    path = tmp_path / "T01_moved.py"
+    path.write_text(next(text for _, title, text in HOW_TO if title == f"claims/{path.name}"))
+    claim = runpy.run_path(str(path))["CLAIM"]
+    found = harness.measure("T01", claim, tmp_path, seeds=2, quick=True)
+    assert set(found["arms"]) == {"moved", "still"} and found["items"] > 300 and found["verdict"] == "underpowered"
+    assert found["arms"]["moved"] != found["arms"]["still"]

@@ -14,6 +14,7 @@ from core import lease, storage
 from core.config import ConfigError, differences, plain
 
 DONE, BAD_LOSS = 0, 4  # exit codes that `done.json` states: nothing more will come
+STOPPED = 75  # all is saved, and the same command goes on
 
 
 def write_json(path: os.PathLike, value: Any) -> None:

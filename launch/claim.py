@@ -3,7 +3,8 @@
 python -m launch.claim X04 [--seeds=5] [--quick] [--workdir=runs/claims]
 python -m launch.claim --table
 
-What is trained and measured is kept in the workdir, one folder a seed and run: the same command goes on after a kill.
+What is trained and measured is kept in the workdir, one folder a seed and run: the same command goes on after a kill. Codes are those of
+`launch.train`.
 """
 
 from absl import flags

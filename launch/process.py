@@ -20,7 +20,7 @@ from core.config import ConfigError
 from core.watchdog import LOST_PEER
 from launch import arrival, joining, overrides, peers, presets
 
-DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = workdir.DONE, 3, workdir.BAD_LOSS, 75
+DONE, CONFIG_ERROR, BAD_LOSS, STOPPED = workdir.DONE, 3, workdir.BAD_LOSS, workdir.STOPPED
 COORDINATOR, ALONE = joining.COORDINATOR, joining.ALONE
 _FULL = {errno.ENOSPC: "free some space there", errno.EDQUOT: "raise the quota there", errno.EROFS: "mount it for writing"}
 _REFUSED = {number: "you cannot write there" for number in (errno.EACCES, errno.EPERM)}
@@ -109,10 +109,16 @@ def _quiet() -> None:
 def exit_codes():
     """Ends the process on a user's mistake with one line and code 3, whatever raised it; other errors keep their traceback.
 
-    A disk that is full or cannot be written to is such a mistake: another path, or some space, is the cure.
+    A disk that is full or cannot be written to is such a mistake: another path, or some space, is the cure. What ends a training
+    (`training.loop.BadLoss`, `training.fitting.Stopped`) says its code itself.
     """
     try:
         yield
+    except (FloatingPointError, KeyboardInterrupt) as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        log.log(logging.INFO if error.exit_code == STOPPED else logging.ERROR, "%s", error)
+        sys.exit(error.exit_code)
     except (ConfigError, FileNotFoundError, TimeoutError) as error:
         log.error("%s", " ".join(str(error).split()))
         sys.exit(CONFIG_ERROR)

@@ -21,26 +21,17 @@ _CHANGE = flags.DEFINE_bool("allow_config_change", False, "go on in a workdir th
 def main(_) -> None:
     aborts = process.start(several=True)
     with peers.leaving(aborts), process.exit_codes():
-        sys.exit(train(_CONFIG.value, _WORKDIR.value, allow_change=_CHANGE.value))
+        train(_CONFIG.value, _WORKDIR.value, allow_change=_CHANGE.value)
+        sys.exit(process.DONE)  # several processes leave together by it
 
 
-def train(config, workdir: str, *, allow_change: bool) -> int:
-    """Checks everything, then trains; returns the exit code."""
+def train(config, workdir: str, *, allow_change: bool) -> None:
+    """Checks everything, then trains."""
     from evals import job
     from training import fit
-    from training.fitting import Stopped
-    from training.loop import BadLoss
 
     job.check(config)  # before hours are spent on a model that could not be evaluated
-    try:
-        fit(config, workdir, allow_config_change=allow_change, began=process.began())
-    except Stopped as error:
-        process.log.info("%s", error)
-        return process.STOPPED
-    except BadLoss as error:
-        process.log.error("%s", error)
-        return process.BAD_LOSS
-    return process.DONE
+    fit(config, workdir, allow_config_change=allow_change, began=process.began())
 
 
 if __name__ == "__main__":

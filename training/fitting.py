@@ -35,6 +35,8 @@ class Fitted:
 class Stopped(KeyboardInterrupt):
     """SIGINT (a cell that is interrupted) or SIGTERM ended training early; the last step is saved."""
 
+    exit_code = folder.STOPPED
+
 
 def fit(
     config, workdir, *, on_metrics: Callable[[dict[str, Any]], object] | None = None, allow_config_change: bool = False,
@@ -85,9 +87,9 @@ def _train(run: runs.Run, config, workdir: pathlib.Path, on_metrics, began: floa
         log.info("%s; a float32 matmul reaches %.0f GFLOP/s; %d steps", facts["devices"], facts["matmul_gflops"], run.steps)
     try:
         outcome = loop.train(run, config, workdir, began=began, on_metrics=on_metrics)
-    except loop.BadLoss:
+    except loop.BadLoss as error:
         if first:
-            folder.write_json(workdir / "done.json", {"step": None, "exit_code": folder.BAD_LOSS})
+            folder.write_json(workdir / "done.json", {"step": None, "exit_code": error.exit_code})
         raise
     if outcome.stopped:  # without done.json: whoever follows the run keeps waiting
         raise Stopped(f"{workdir} is stopped and saved after step {outcome.step} of {run.steps}; run the same again to go on.")

@@ -24,7 +24,7 @@ from core.paths import by_path, from_paths
 from core.processes import meet
 from core.storage import spooled
 from core.watchdog import Watchdog
-from core.workdir import write_json
+from core.workdir import BAD_LOSS, write_json
 from training import health
 from training.clock import Clock, Profile
 from training.data import HOST_ONLY
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 class BadLoss(FloatingPointError):
     """The loss or a parameter is not finite; the message names step, last good checkpoint and batch."""
+
+    exit_code = BAD_LOSS
 
 
 class Outcome(NamedTuple):

@@ -59,7 +59,8 @@ def constant(peak: float, steps: int, warmup_steps: int):
 
 def cosine(peak: float, steps: int, warmup_steps: int, *, end_factor: float = 0.0):
     """Linear warm-up, then half a cosine down to `end_factor` times the peak at the last step."""
-    return optax.schedules.warmup_cosine_decay_schedule(0.0, peak, max(1, warmup_steps), max(steps, warmup_steps + 1), peak * end_factor)
+    warmup_steps = max(1, warmup_steps)
+    return optax.schedules.warmup_cosine_decay_schedule(0.0, peak, warmup_steps, max(steps, warmup_steps + 1), peak * end_factor)
 
 
 def linear(peak: float, steps: int, warmup_steps: int, *, end_factor: float = 0.0):

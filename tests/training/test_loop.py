@@ -181,6 +181,14 @@ def test_every_optimizer_learns(name, tmp_path):
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
 
 
+@pytest.mark.parametrize("name", sorted(optimizer.SCHEDULES))
+@pytest.mark.parametrize("steps, warmup_steps", [(1, 0), (1, 1), (1, 10), (2, 0)])
+def test_schedules_of_the_shortest_runs_are_finite(name, steps, warmup_steps):
+    made = tiny.config(optimizer__schedule=dict(name=name, options={}), optimizer__warmup_steps=warmup_steps).optimizer
+    rates = [float(optimizer.schedule(made, steps)(step)) for step in range(steps + 1)]
+    assert all(0 <= rate <= made.learning_rate * (1 + 1e-6) for rate in rates)
+
+
 @pytest.mark.parametrize(
     "name, options, ends",
     [("cosine", dict(end_factor=0.1), 1e-4), ("linear", {}, 0.0), ("constant", {}, 1e-3), ("rsqrt", dict(cooldown_steps=10), 0.0)],

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 import retrieval
 from claims.claim import Claim, Contrast
+from claims.names import reciprocal_ranks
 from configs import common
-from evals import metrics
 from input_pipeline.sources.glyph_mosaics import GlyphMosaics
 from losses.clim import regions
 
@@ -68,7 +68,6 @@ def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
     records = [data[i] for i in range(0, len(data), max(1, len(data) // MOSAICS))]
     tiles = [first[key] for r in records for key in zip(r["tiles_id"].tolist(), r["tiles_pixel_id"].tolist(), strict=True)]
     own = np.array([names.index(tile["text"]) for tile in tiles])
-    alike = np.array([[data.alike(one, other) for other in names] for one in names])
     arms = {}
     for run, workdir in workdirs.items():
         model = retrieval.load(workdir)
@@ -77,10 +76,7 @@ def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
         found = np.asarray(regions(dense, np.stack([record["boxes"] for record in records])))
         whole = model.encode([tile["image"] for tile in tiles], "image")
         for arm, vectors in ((run, found.reshape(len(tiles), -1)), (f"{run}_whole", whole)):
-            scores = metrics.scores(vectors, pool)
-            # Names of characters that look the same are no rivals; a tie counts against the own name.
-            rivals = (scores >= scores[np.arange(len(own)), own][:, None]) & ~alike[own]
-            arms[arm] = 1 / (1.0 + rivals.sum(1))
+            arms[arm] = reciprocal_ranks(data, vectors, pool, names, own)
     return arms
 
 

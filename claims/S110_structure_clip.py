@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 import retrieval
 from claims.claim import Claim, Contrast
+from claims.names import reciprocal_ranks
 from configs import common
 from evals import metrics
 from input_pipeline.sources.glyph_swaps import GlyphSwaps
@@ -53,7 +54,6 @@ def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
     data = GlyphSwaps(split="unseen", size=SIZE)
     task, names = data.candidates(), list(data.texts())
     own = np.array([names.index(task.candidates[right]) for right in task.right])
-    alike = np.array([[data.alike(one, other) for other in names] for one in names])
     arms = {}
     for run, workdir in workdirs.items():
         model = retrieval.load(workdir)
@@ -62,9 +62,7 @@ def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
         )
         scores = np.stack([metrics.scores(images[i : i + 1], pool[one])[0] for i, one in enumerate(task.lists)])
         arms[run] = (scores[:, 0] > scores[:, 1]).astype(np.float64)  # the first of each list is right; a tie is a miss
-        scores = metrics.scores(images, all_names)
-        rivals = (scores >= scores[np.arange(len(own)), own][:, None]) & ~alike[own]
-        arms[f"{run}_mrr"] = 1 / (1.0 + rivals.sum(1))
+        arms[f"{run}_mrr"] = reciprocal_ranks(data, images, all_names, names, own)
     return arms
 
 

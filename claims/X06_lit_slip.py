@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 
 import retrieval
 from claims.claim import Claim, Contrast
+from claims.names import reciprocal_ranks
 from configs import common
-from evals import metrics
 from input_pipeline.sources.glyphs import Glyphs
 from input_pipeline.tokenize import train_bpe
 
@@ -98,14 +98,11 @@ def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
     number = {name: i for i, name in enumerate(names)}
     records = [record for record in map(rest.__getitem__, range(len(rest))) if record["text"] in number]
     own = np.array([number[record["text"]] for record in records])
-    alike = np.array([[rest.alike(one, other) for other in names] for one in names])
     arms = {}
     for run in (run for run in workdirs if run != "classifier"):
         model = retrieval.load(workdirs[run])
-        scores = metrics.scores(model.encode([record["image"] for record in records], "image"), model.encode(names, "text"))
-        # Names of characters that look the same are no rivals; a tie counts against the own name.
-        rivals = (scores >= scores[np.arange(len(own)), own][:, None]) & ~alike[own]
-        arms[run] = 1 / (1.0 + rivals.sum(1))
+        images = model.encode([record["image"] for record in records], "image")
+        arms[run] = reciprocal_ranks(rest, images, model.encode(names, "text"), names, own)
     return arms
 
 

@@ -20,6 +20,8 @@ from core.logbook import read_lines
 from core.workdir import read_json
 from launch import arrival, children, process, supervisor
 from tests.launch.test_commands import ROOT, TOY, run, start
+from training.fitting import Stopped
+from training.loop import BadLoss
 
 
 def script(text):
@@ -247,6 +249,19 @@ def _runs(pid):
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.parametrize("error, code", [(BadLoss("nan"), 4), (Stopped("saved"), 75), (ConfigError("no"), 3)])
+def test_what_ends_a_training_is_a_line_and_its_code(error, code, caplog):
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as end, process.exit_codes():
+        raise error
+    assert end.value.code == code and caplog.messages == [str(error)]
+
+
+@pytest.mark.parametrize("error", [FloatingPointError(), KeyboardInterrupt(), ValueError()])
+def test_what_nobody_foresaw_keeps_its_traceback(error):
+    with pytest.raises(type(error)), process.exit_codes():
+        raise error
 
 
 @pytest.mark.many_processes

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from core.checkpoint import committed_steps, read_facts, restore
 from core.config import ConfigError
 from core.logbook import read_lines
 from core.workdir import read_json
+from input_pipeline.sources.digits import Digits
 from tests import tiny
 from training import loop, optimizer
 from training import run as runs
@@ -101,6 +103,22 @@ def test_a_signal_saves_and_the_same_command_goes_on_bit_for_bit(stop_after, uni
         jax.tree.map(np.testing.assert_array_equal, *(saved(workdir, made, 6, item, run) for workdir in (tmp_path, whole)))
     rows = read_lines(tmp_path / "metrics.jsonl")
     assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in read_lines(whole / "metrics.jsonl")]
+
+
+def test_a_slow_disk_is_waited_for_and_counted(uninterrupted, stopped, monkeypatch):
+    (whole, _), (workdir, made) = uninterrupted, stopped
+    read = Digits.__getitem__
+
+    def slowly(source, i):
+        time.sleep(0.1)
+        return read(source, i)
+
+    monkeypatch.setattr(Digits, "__getitem__", slowly)
+    assert tiny.train(made, workdir) == loop.Outcome(6, False)
+    assert [row["train/loss"] for row in read_lines(workdir / "metrics.jsonl")] == [
+        row["train/loss"] for row in read_lines(whole / "metrics.jsonl")
+    ]
+    assert read_json(workdir / "goodput.json")["starts"][-1]["seconds"]["input_wait"] > 0.05  # nothing else can be done meanwhile
 
 
 def test_a_checkpoint_goes_on_on_another_mesh(uninterrupted, stopped):

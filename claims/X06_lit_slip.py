@@ -1,12 +1,12 @@
 """X06, SLIP and LiT: where few images have names, do more views of them help, and does a finished image tower better stand still?
 
-Rendered characters; one in ten comes with its name. SLIP reads two moved views of each image beside the named one. LiT starts from an
-image tower that was trained on another half of the characters as a classifier: a text of one token stands for each class, so that it
-knows no word of a name. Names and images of the remaining characters are what is measured. All arms see the same pairs in the same order.
+Rendered characters; one in ten comes with its name, half of them without. Each batch holds as many images without names as named ones:
+SLIP contrasts two moved views of every image, and no other loss sees those without names. LiT starts from an image tower that was
+trained on that half of the characters as a classifier: a text of one token stands for each class, so that it knows no word of a name.
+Names and images of the remaining characters are what is measured. All arms see the same pairs in the same order.
 
-Chosen here: SLIP's views are those of the named images, as in the paper, where the card has images without a name as well (a run cannot
-leave the captions of some rows out); labels keep only equal pixels out of each other's negatives there; no view is cropped or flipped;
-the projector has 512, 512 and 128 values.
+Chosen here: labels keep only equal pixels out of each other's negatives among views; none is cropped or flipped; the projector has 512,
+512 and 128 values.
 """
 
 import pathlib
@@ -27,8 +27,8 @@ SIZE, VOCAB = 24, 512
 # Characters held out by `glyphs`, of 7,346: the first 3,650 never have a name here, those beyond 6,570 always do, and the rest is measured.
 UNNAMED, UNPAIRED = 3650, 6570
 EVERY = 6  # one in so many of the measured characters
-PAIRED = dict(name="glyphs", weight=1.0, options=dict(split="train", size=SIZE, heldout=UNPAIRED))
-IMAGES = dict(name="glyphs", weight=1.0, options=dict(split="unseen", size=SIZE, heldout=UNNAMED))
+PAIRED = dict(name="glyphs", weight=1.0, options=dict(split="train", size=SIZE, heldout=UNPAIRED), constants=dict(named=1.0))
+IMAGES = dict(name="glyphs", weight=1.0, options=dict(split="unseen", size=SIZE, heldout=UNNAMED), constants=dict(named=0.0))
 LABELS = dict(id="id", alias="pixel_id")
 
 
@@ -36,8 +36,8 @@ def get_config(arg: str = "") -> ConfigDict:
     """Of one run: `clip`, `slip`, `classifier`, or `unlocked` and `locked`, which start from the image tower of `first`."""
     arg = common.parse_arg(arg, run="clip", first="runs/classifier", folder="prepared", quick=False)
     config = common.base()
-    config.data.global_batch = 96
-    config.data.sources = dict(paired=PAIRED)
+    config.data.global_batch = 192
+    config.data.sources = dict(paired=PAIRED, images=IMAGES)
     config.data.tokenizer = dict(name="saved", options=dict(path=f"{arg.folder}/names"))
     moved = dict(name="augment", options=dict(shift=0.08, scale=0.1, rotate=6.0, noise=0.04, keep_inside=True))
     config.data.transforms = dict(image=moved, text=dict(name="tokenize", options=dict(length=16)))
@@ -45,7 +45,8 @@ def get_config(arg: str = "") -> ConfigDict:
     text = dict(vocab_size=VOCAB, length=16, width=128, layers=1, heads=4, causal=False, pooling="mean", embed_dim=128)
     config.model.towers = dict(image=dict(name="resnet", options=image), text=dict(name="text", options=text))
     config.model.views = dict(image="image", text="text")
-    config.losses.main = dict(name="infonce", inputs=dict(zq="z_image", zp="z_text") | LABELS, weight=1.0, options={})
+    pair = dict(zq="z_image", zp="z_text", weight="named") | LABELS
+    config.losses.main = dict(name="infonce", inputs=pair, weight=1.0, options={})
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 20
     config.train.steps = 20 if arg.quick else 150
@@ -72,8 +73,8 @@ def _slip(config: ConfigDict, moved: Mapping) -> None:
 
 def _classifier(config: ConfigDict, arg: ConfigDict) -> None:
     """Which character an image shows, out of those of its batch: the vector of a class is that of its only token."""
-    config.data.global_batch = 192
     config.data.sources = dict(images=IMAGES)
+    config.losses.main.inputs.weight = None
     config.data.tokenizer = dict(name="hf", options=dict(path=f"{arg.folder}/classes", pad="<pad>"))
     config.data.transforms.text.options.length = 1
     table = dict(vocab_size=UNNAMED + 1, length=1, width=128, layers=0, causal=False, pooling="mean", embed_dim=128)

@@ -19,6 +19,7 @@ from absl import flags
 
 from core.config import ConfigError, bind, check_section, choose, plain
 from input_pipeline import SOURCES, order
+from input_pipeline.constants import Constants
 from input_pipeline.grouped import Grouped
 from input_pipeline.inverse_cloze import InverseCloze
 from input_pipeline.prompts import Prompted
@@ -30,7 +31,7 @@ KEYS = (
     "global_batch", "shuffle", "homogeneous", "size_power", "threads", "workers", "max_bad_fraction", "distinct", "sources", "copies",
     "tokenizer", "transforms",
 )  # fmt: skip
-AROUND = ("near_duplicates", "inverse_cloze", "prompts")  # what may stand around a source, from the inside out
+AROUND = ("near_duplicates", "inverse_cloze", "constants", "prompts")  # what may stand around a source, from the inside out
 MIN_ROWS = 1000  # bad records are judged against at least this many rows: a share of fewer says little
 LAST_BATCH = 2**40
 
@@ -59,7 +60,8 @@ def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCE
 
     Args:
         entry: a config section; `entry.prompts`, if there, is what its texts begin with, by view, and `entry.near_duplicates` how similar
-            texts must be for their records to share an `id`, and `entry.inverse_cloze` options of `InverseCloze`.
+            texts must be for their records to share an `id`, `entry.inverse_cloze` options of `InverseCloze`, and `entry.constants` numbers
+            that every record has, by column.
         key: its path, for example `config.evals.unseen.data`.
         table: what there is to choose from.
 
@@ -71,6 +73,8 @@ def make_source(entry: Mapping, key: str, table: Mapping[str, Callable] = SOURCE
         source = Grouped(make(), entry.near_duplicates) if "near_duplicates" in entry else make()
         if "inverse_cloze" in entry:
             source = bind(InverseCloze, entry.inverse_cloze, f"{key}.inverse_cloze")(source)
+        if "constants" in entry:
+            source = Constants(source, plain(entry.constants))
         return Prompted(source, plain(entry.prompts)) if "prompts" in entry else source
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from error

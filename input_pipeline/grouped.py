@@ -1,16 +1,17 @@
 """A source whose records share an `id` where their texts are nearly the same, so that none is taken for a wrong answer to another."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from input_pipeline import index_cache, near_duplicates
+from input_pipeline.around import Around
 from input_pipeline.bad_records import BadRecord
 
 
-class Grouped:
+class Grouped(Around):
     """Records as the source has them, but for `id`: those that share one still do, and those with a text nearly alike in the same view.
 
     Similarity goes through others: a record may share an `id` with one that is less similar. Texts are compared once, at 512 bytes and a
@@ -27,7 +28,7 @@ class Grouped:
     def __init__(self, source: Any, similarity: float):
         if not 0 < similarity <= 1:
             raise ValueError(f"near_duplicates is {similarity}; set it above 0 and to at most 1, 0.8 for example.")
-        self._source = source
+        super().__init__(source)
         digest, count, own = hashlib.blake2b(digest_size=16), len(source), {}
         for record, view, text in _texts(source):
             digest.update(repr((record, view, text)).encode("utf-8", "surrogatepass"))
@@ -39,7 +40,7 @@ class Grouped:
             count + len(own) + count, np.concatenate([rows, rows]), np.concatenate([count + ids, count + len(own) + alike])
         )[:count]
         self._ids = np.unique(self._ids, return_inverse=True)[1].astype(np.int32)
-        self.counts = getattr(source, "counts", {}) | {"id": int(self._ids.max()) + 1}
+        self.counts = self.counts | {"id": int(self._ids.max()) + 1}
 
     def _own(self, i: int) -> Any:
         try:
@@ -47,24 +48,12 @@ class Grouped:
         except BadRecord:
             return f"record {i}"
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self._source[i] | {"id": self.id(i)}
-
-    def read(self, i: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """Record i, with whatever the source draws."""
-        record = self._source.read(i, rng) if hasattr(self._source, "read") else self._source[i]
-        return record | {"id": self.id(i)}
+    def _changed(self, i: int, record: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(record) | {"id": self.id(i)}
 
     def id(self, i: int) -> int:
         """What records that are positives of each other share."""
         return int(self._ids[i])
-
-    def texts(self) -> Iterator[str]:
-        """Those of the source."""
-        return self._source.texts()
 
 
 def _texts(source: Any) -> Iterator[tuple[int, str, str]]:

@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.losses.main = dict(name="infonce", inputs=inputs, weight=1.0, options={})
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 20
-    config.train.steps = 30 if arg.quick else 150
+    config.train.steps = 12 if arg.quick else 150
     config.checkpoint.every_steps = config.train.steps
     config.checkpoint.keep_last = 1
     return config.lock()

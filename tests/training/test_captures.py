@@ -11,6 +11,7 @@ from core.config import ConfigError
 from models import dual
 from tests import tiny
 from tests.training.test_cached_gradients import TEXTS, TOWER
+from tests.training.test_heads import STEADY
 from tests.training.test_loop import saved
 from training import cached_gradients, loop
 
@@ -19,8 +20,7 @@ LAYERS = dict(zq_layers="layers_pooled_image", zp_layers="layers_pooled_text")
 
 def config(**changes):
     """Digits with two layers in each tower, one of which each step draws; SGD, so that the last bit of a gradient stays one."""
-    steady = dict(optimizer__schedule=dict(name="constant", options={}), optimizer__name="sgd", optimizer__options={}, train__steps=4)
-    made = tiny.config(**steady | changes)
+    made = tiny.config(train__steps=4, **STEADY | changes)
     for tower in made.model.towers.values():
         tower.options.layers = 2
     inner = dict(name="infonce", inputs=dict(id="id"), options={})
@@ -62,6 +62,11 @@ def test_a_state_that_no_tower_has_is_refused(tmp_path):
 
 @pytest.mark.many_processes  # compiles three runs
 def test_neither_mesh_nor_microbatches_nor_a_break_change_a_run(tmp_path):
+    alike(config, tmp_path)
+
+
+def alike(config, tmp_path):
+    """Four steps of `config(**changes)`: at once, in two runs (to the bit), and in microbatches on eight devices."""
     made = config()
     tiny.train(made, tmp_path / "whole")
     tiny.train(config(train__microbatches=2), tmp_path / "parts", devices=jax.devices(), data=2, fsdp=2, tensor=2)
@@ -70,5 +75,7 @@ def test_neither_mesh_nor_microbatches_nor_a_break_change_a_run(tmp_path):
     made.train.steps = 4
     assert tiny.train(made, tmp_path / "halves") == loop.Outcome(4, False)
     whole, parts, halves = (saved(tmp_path / name, made, 4, "params") for name in ("whole", "parts", "halves"))
+    before = jax.tree.leaves(saved(tmp_path / "whole", made, 2, "params"))
+    assert any((a != b).any() for a, b in zip(before, jax.tree.leaves(whole), strict=True))  # the loss moves something
     jax.tree.map(np.testing.assert_array_equal, halves, whole)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-6), parts, whole)

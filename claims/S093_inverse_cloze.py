@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
-    """Reciprocal rank of each held-out docstring, by `<objective>_0` before the second stage, `<objective>_pairs` after it, and `bm25`."""
+    """Reciprocal rank of each held-out docstring, by `<objective>_0` before the second stage, `<objective>_1in10` after it, and `bm25`."""
     data = Docstrings(split="test")
     arms = {f"{run}_0" if run in ROWS else run: _reciprocal_ranks(workdir, data) for run, workdir in workdirs.items()}
     return arms | {"bm25": _words(data)}
@@ -47,18 +47,19 @@ def _words(data: Docstrings) -> np.ndarray:
     return ranked.per_query(placed.reference, found, k=10, ks=())["mrr@10"]
 
 
+FIRST = two_stages.first(tuple(ROWS))
 CLAIM = Claim(
     title="Inverse cloze task",
     says="With one pair in ten, a tower pretrained by the inverse cloze task retrieves better than one pretrained by hidden tokens.",
     file=pathlib.Path(__file__),
-    runs=two_stages.runs(tuple(ROWS)),
+    runs=(*ROWS, *FIRST),
     measure=measure,
     metric="MRR@10",
     contrasts=(
-        Contrast("ict_pairs", "mlm_pairs", 0.02),
+        Contrast("ict_1in10", "mlm_1in10", 0.02),
         Contrast("ict_0", "mlm_0", 0.02),
-        Contrast("ict_pairs", "ict_0", 0.02),
+        Contrast("ict_1in10", "ict_0", 0.02),
         Contrast("bm25", "ict_0", 0.02),
     ),
-    first=two_stages.first(tuple(ROWS)),
+    first=FIRST,
 )

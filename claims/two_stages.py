@@ -1,4 +1,4 @@
-"""What claims about pretraining share: a tower learns an objective on single texts, and from there from one documented function in ten."""
+"""What claims about pretraining share: a tower learns an objective on single texts, and from there from some documented functions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,18 +6,13 @@ from ml_collections import ConfigDict
 
 from configs import common, pretrain_text
 
-PAIRS = "_pairs"  # ends the name of a second stage
-ROWS, STEPS, QUICK_STEPS = 128, 60, 20  # of a second stage
+PART = "_1in"  # in the name of a second stage, before the number of functions of which it has one
+ROWS, STEPS, QUICK_STEPS = 128, 60, 10  # of a second stage
 
 
-def runs(objectives: Sequence[str]) -> tuple[str, ...]:
-    """Both stages of each objective."""
-    return (*objectives, *first(objectives))
-
-
-def first(objectives: Sequence[str]) -> dict[str, str]:
-    """Which run each second stage starts from."""
-    return {objective + PAIRS: objective for objective in objectives}
+def first(objectives: Sequence[str], every: Sequence[int] = (10,)) -> dict[str, str]:
+    """Which run each second stage starts from; it is named after that run and the number of functions of which it has one."""
+    return {f"{objective}{PART}{count}": objective for objective in objectives for count in every}
 
 
 def get_config(arg: str, *, rows: Mapping[str, int], steps: int) -> ConfigDict:
@@ -25,18 +20,19 @@ def get_config(arg: str, *, rows: Mapping[str, int], steps: int) -> ConfigDict:
 
     Args:
         arg: of the claim's `get_config`.
-        rows: of a batch, by objective.
+        rows: of a batch of the first stage, by its name: the objective, and what else it is called after a `_`.
         steps: of the first stage.
     """
     arg = common.parse_arg(arg, run=next(iter(rows)), first="", quick=False)
-    second, objective = arg.run.endswith(PAIRS), arg.run.removesuffix(PAIRS)
-    stage = f"contrast,first={arg.first}" if second else f"pretrain,objective={objective}"
+    start, second, every = arg.run.partition(PART)
+    objective = start.split("_")[0]
+    stage = f"contrast,first={arg.first},every={every}" if second else f"pretrain,objective={objective}"
     config = pretrain_text.get_config(stage).unlock()
-    config.data.global_batch = ROWS if second else rows[objective]
+    config.data.global_batch = ROWS if second else rows[start]
     config.evals = {}
-    config.train.steps = (QUICK_STEPS if arg.quick else STEPS) if second else (30 if arg.quick else steps)
+    config.train.steps = (QUICK_STEPS if arg.quick else STEPS) if second else (10 if arg.quick else steps)
     config.checkpoint.every_steps = config.train.steps
     config.checkpoint.keep_last = 1
     if second and not arg.first:  # nothing to start from: the file is only looked at
-        config.model.towers.text.init.path = f"runs/{objective}"
+        config.model.towers.text.init.path = f"runs/{start}"
     return config.lock()

@@ -21,7 +21,7 @@ def base(*, layers: int = LAYERS, dim: int = WIDTH, quick: bool = False) -> Conf
     config.data.global_batch = 128
     config.data.sources.main.options = dict(signature=True)
     config.model.towers.text.options.update(heads=4, embed_dim=dim, dropout=0.1)
-    config.train.steps = 40 if quick else 250
+    config.train.steps = 15 if quick else 250
     config.checkpoint.every_steps = config.train.steps
     return config
 

@@ -4,9 +4,10 @@
     python -m launch.train --config=configs/pretrain_text.py:contrast,first=runs/first --workdir=runs/second
 
 The first stage reads docstrings and function bodies as single texts and learns one objective: `mlm` (hidden tokens), `retromae` (and the
-text from its vector), `dupmae` (and its bag of words) or `ict` (a sentence or line finds the rest of its text). The second one starts its
-tower from there, with the same token ids, and learns from pairs, one function in `every`. Heads stay behind. What the released code of
-RetroMAE does otherwise: BERT to start from, texts of 512 tokens, the first token's vector (`sentence=cls`, in
+text from its vector), `dupmae` (and its bag of words), `smae` (both of the first at three sizes of a deeper tower, as Starbucks does) or
+`ict` (a sentence or line finds the rest of its text). The second one starts its tower from there, with the same token ids, and learns from
+pairs, one function in `every`; after `smae` (`contrast,objective=smae`) with the loss of Starbucks, at the same sizes. Heads stay behind.
+What the released code of RetroMAE does otherwise: BERT to start from, texts of 512 tokens, the first token's vector (`sentence=cls`, in
 both stages), a rate of 1e-4.
 """
 
@@ -14,9 +15,15 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-CHOICES = dict(stage=("pretrain", "contrast"), objective=("mlm", "retromae", "dupmae", "ict"), sentence=("mean", "cls"))
+CHOICES = dict(stage=("pretrain", "contrast"), objective=("mlm", "retromae", "dupmae", "smae", "ict"), sentence=("mean", "cls"))
 WORDS, LENGTH, QUERY = 4096, 64, 32
+WIDTH = 128
+SIZES = ((1, WIDTH // 4), (2, WIDTH // 2), (3, WIDTH))  # of `smae`: layers and values
 TOWER = "towers_text/"
+TABLE = dict(  # embeddings of the tower that its head has too
+    table=f"{TOWER}token_embedding", places=f"{TOWER}position_embedding", types=f"{TOWER}type_embedding",
+    scale=f"{TOWER}norm_embedding/scale", bias=f"{TOWER}norm_embedding/bias",
+)  # fmt: skip
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -28,13 +35,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.global_batch = 16 if arg.smoke else 64
     config.data.tokenizer = dict(name="bpe", options=dict(vocab_size=WORDS))
     # A row more than the tokenizer has: the hidden token.
-    options = dict(vocab_size=WORDS + 1, length=LENGTH, width=128, layers=1, heads=4, pooling=arg.sentence, norm_eps=1e-6, dropout=0.1)
+    layers = SIZES[-1][0] if arg.objective == "smae" else 1
+    options = dict(vocab_size=WORDS + 1, length=LENGTH, width=WIDTH, layers=layers, heads=4, norm_eps=1e-6, dropout=0.1)
+    options["pooling"] = arg.sentence
     config.model.towers = dict(text=dict(name="bert", options=options))
     config.model.temperature_init = 0.05
     if arg.stage == "contrast":
         _pairs(config, arg)
     elif arg.objective == "ict":
         _inverse_cloze(config, arg)
+    elif arg.objective == "smae":
+        _sizes(config, arg)
     else:
         _tokens(config, arg)
     config.optimizer.learning_rate = 1e-3
@@ -46,30 +57,48 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _tokens(config: ConfigDict, arg: ConfigDict) -> None:
     """Objectives on the tokens of single texts."""
-    config.data.sources = {kind: _texts((kind,), arg) for kind in (("docstring",) if arg.smoke else ("docstring", "body"))}
-    config.data.transforms = dict(text=dict(name="mask_tokens", options=dict(length=LENGTH, mask_id=WORDS, share=0.3)))
-    config.model.views = dict(text="text")
-    table = dict(tokens="tokens_text", table=f"{TOWER}token_embedding")
-    states = lambda name: dict(states=f"head_{name}", table="head_table", bias="head_bias")
-    loss = lambda name, weight, **inputs: dict(name=name, inputs=inputs, weight=weight, options={})
+    _single_texts(config, arg, share=0.3)
+    table = dict(tokens="tokens_text", table=TABLE["table"])
     if arg.objective == "mlm":
         config.model.heads.head = dict(name="masked_language", inputs=table, options=dict(norm_eps=1e-6))
-        config.losses.hidden = loss("masked_language", 1.0, **states("states"), target="text_target")
+        config.losses.hidden = _loss("masked_language", 1.0, "states", target="text_target")
         return
-    rows = dict(ids="text", own="text_own", mask="text_mask", key="key", places=f"{TOWER}position_embedding")
-    rows |= dict(types=f"{TOWER}type_embedding", scale=f"{TOWER}norm_embedding/scale", bias=f"{TOWER}norm_embedding/bias")
-    config.model.heads.head = dict(name="retromae", inputs=table | rows, options=dict(heads=4, sentence=arg.sentence, norm_eps=1e-6))
-    config.losses.hidden = loss("masked_language", 1.0, **states("encoder"), target="text_target")
-    config.losses.decoder = loss("masked_language", 1.0, **states("decoder"), target="text_own")
+    rows = TABLE | dict(tokens="tokens_text", ids="text", own="text_own", mask="text_mask", key="key")
+    config.model.heads.head = dict(name="retromae", inputs=rows, options=dict(heads=4, sentence=arg.sentence, norm_eps=1e-6))
+    config.losses.hidden = _loss("masked_language", 1.0, "encoder", target="text_target")
+    config.losses.decoder = _loss("masked_language", 1.0, "decoder", target="text_own")
     if arg.objective == "dupmae":
-        config.losses.words = loss("bag_of_words", 0.1, **states("encoder"), own="text_own")
+        config.losses.words = _loss("bag_of_words", 0.1, "encoder", own="text_own")
+
+
+def _sizes(config: ConfigDict, arg: ConfigDict) -> None:
+    """Hidden tokens and a decoder at each size; the decoder reads a copy of the text of which twice as much is hidden."""
+    _single_texts(config, arg, share=0.2)
+    config.data.copies.emptier = "text"
+    config.data.transforms.emptier = dict(name="mask_tokens", options=dict(length=LENGTH, mask_id=WORDS, share=0.4))
+    inputs, options = TABLE | dict(layers="layers_text", ids="emptier", mask="text_mask"), dict(heads=4, norm_eps=1e-6)
+    config.model.heads.head = dict(name="starbucks_mae", inputs=inputs, options=options | dict(sizes=SIZES, sentence=arg.sentence))
+    for layer, m in SIZES:
+        for side, target in (("encoder", "text_target"), ("decoder", "emptier_target")):
+            config.losses[f"{side}_{layer}"] = _loss("masked_language", 1 / (2 * len(SIZES)), f"{side}_{layer}x{m}", target=target)
+
+
+def _single_texts(config: ConfigDict, arg: ConfigDict, share: float) -> None:
+    """Docstrings and bodies, a share of whose tokens is hidden from the tower."""
+    config.data.sources = {kind: _texts((kind,), arg) for kind in (("docstring",) if arg.smoke else ("docstring", "body"))}
+    config.data.transforms = dict(text=dict(name="mask_tokens", options=dict(length=LENGTH, mask_id=WORDS, share=share)))
+    config.model.views = dict(text="text")
+
+
+def _loss(name: str, weight: float, states: str, **inputs: str) -> dict:
+    return dict(name=name, inputs=dict(states=f"head_{states}", table="head_table", bias="head_bias") | inputs, weight=weight, options={})
 
 
 def _inverse_cloze(config: ConfigDict, arg: ConfigDict) -> None:
     """Sentences of docstrings and lines of bodies find the rest."""
     units = dict(docstring="sentence") if arg.smoke else dict(docstring="sentence", body="line")
     config.data.sources = {kind: _texts((kind,), arg) | dict(inverse_cloze=dict(unit=unit)) for kind, unit in units.items()}
-    _sides(config)
+    _sides(config, arg)
 
 
 def _pairs(config: ConfigDict, arg: ConfigDict) -> None:
@@ -77,17 +106,21 @@ def _pairs(config: ConfigDict, arg: ConfigDict) -> None:
     config.data.sources = dict(main=dict(name="docstrings", weight=1.0, options=dict(every=arg.every)))
     config.data.tokenizer = dict(name="saved", options=dict(path=f"{arg.first}/tokenizer"))
     config.model.towers.text.init = dict(format="tandem", path=arg.first, keep=())
-    _sides(config)
+    _sides(config, arg)
     data = dict(name="docstrings", options=dict(split="test"))
     config.evals.held_out = dict(name="ranking", every_steps=100, data=data, options=dict(controls=("bm25",)))
 
 
-def _sides(config: ConfigDict) -> None:
+def _sides(config: ConfigDict, arg: ConfigDict) -> None:
     tokens = lambda most: dict(name="tokenize", options=dict(length=most))
     config.data.transforms = dict(query=tokens(QUERY), passage=tokens(LENGTH))
     config.model.views = dict(query="text", passage="text")
-    inputs = dict(zq="z_query", zp="z_passage", id="id")
-    config.losses.main = dict(name="infonce", inputs=inputs, weight=1.0, options=dict(symmetric=True))
+    pair, contrast = dict(zq="z_query", zp="z_passage"), dict(name="infonce", inputs=dict(id="id"), options=dict(symmetric=True))
+    if arg.objective == "smae":
+        states = dict(zq_layers="layers_pooled_query", zp_layers="layers_pooled_passage")
+        config.losses.main = dict(name="starbucks", inputs=pair | states, weight=1.0, options=dict(loss=contrast, sizes=SIZES))
+    else:
+        config.losses.main = contrast | dict(inputs=pair | contrast["inputs"], weight=1.0)
 
 
 def _texts(kinds: tuple[str, ...], arg: ConfigDict) -> dict:

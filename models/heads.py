@@ -99,6 +99,7 @@ HEADS = {
     "projector": Projector,
     "retromae": language_heads.RetroMae,
     "shuffled_whitening": ShuffledWhitening,
+    "starbucks_mae": language_heads.StarbucksMae,
 }
 
 

@@ -1,9 +1,10 @@
-"""Heads that pretrain a text tower by its own tokens: a masked-language head, and RetroMAE's decoder that is thrown away afterwards.
+"""Heads that pretrain a text tower by its own tokens: a masked-language head, and decoders that are thrown away afterwards.
 
 They end before the vocabulary: a loss multiplies states with the table of words, part by part, since all scores at once are the largest
 array of a step. The table is the tower's own (one leaf of the parameters), named by its path in the head's inputs.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -93,15 +94,90 @@ class RetroMae(nn.Module):
         choose(dict.fromkeys(SENTENCES), self.sentence, "the head's options.sentence")
         language = MaskedLanguage(self.activation, self.norm_eps, name="language")
         vector = tokens[:, :1] if self.sentence == "cls" else mean(tokens, mask)
-        added = places[None, self.position_offset : self.position_offset + ids.shape[1]]
-        added = added if types is None else added + types[None, :1]
-        norm = (lambda x: x) if scale is None else partial(norm_rows, self.norm_eps, scale, bias)
+        added, norm = around_words(ids.shape[1], self.position_offset, self.norm_eps, places, types, scale, bias)
         words = norm(lookup(table, jnp.where(own >= 0, own, ids), added))
         seen = jnp.concatenate([vector, words[:, 1:]], axis=1)
         layer = Decoder(self.heads, self.mlp_ratio, self.activation, self.norm_eps, name="decoder")
         decoded = layer(norm(vector + added), seen, visibility(key, own, mask, self.visible, self.masks))
         made = language(tokens, table)
         return {"encoder": made.pop("states"), "decoder": language(decoded, table)["states"]} | made
+
+
+class StarbucksMae(nn.Module):
+    """Starbucks' pretraining: hidden tokens, and a text rebuilt from its vector, at each of a few sizes of the tower.
+
+    At size (l, m) the first m values of layer l's states pass a masked-language head that all sizes share, whose linear layer has only
+    its first m rows then. What it makes of the text's vector takes the first place before a decoder, one layer of BERT, that fills the
+    holes of another, emptier copy of the text. Makes `encoder_<l>x<m>` and `decoder_<l>x<m>`, states `[B T w]` for
+    `losses/masked_language.py`, and `table` and `bias` as `MaskedLanguage`.
+
+    Source: Zhuang et al. 2024, arXiv:2410.13230, as in the released code, but that its decoder starts as the encoder's first layer and
+        that tokens hidden from the encoder are hidden from the decoder too; here each copy is drawn alone.
+    """
+
+    sizes: Sequence[Sequence[int]] = ()  # (layer, width) of each, layers from 1
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+    sentence: str = "cls"  # the vector: the first token's state, or the mean of all
+    position_offset: int = 0  # of the tower
+
+    @nn.compact
+    def __call__(
+        self,
+        layers: Float[Array, "N B T w"],
+        ids: Int[Array, "B T"],
+        mask: Bool[Array, "B T"],
+        table: Float[Array, "V w"],
+        places: Float[Array, "L w"],
+        types: Float[Array, "k w"] | None = None,
+        scale: Float[Array, " w"] | None = None,
+        bias: Float[Array, " w"] | None = None,
+    ) -> dict[str, Float[Array, "..."]]:
+        """Makes what the class says.
+
+        Args:
+            layers: states after each layer of the tower.
+            ids: what the decoder reads: the text with other tokens hidden than the tower's.
+            mask: False on padding.
+            table: the tower's embedding of words.
+            places: that of positions.
+            types: that of token types; texts are of type 0.
+            scale: of the norm after embeddings, where the tower has one.
+            bias: of that norm.
+
+        Raises:
+            ValueError: no sizes, or one that the tower has not.
+        """
+        choose(dict.fromkeys(SENTENCES), self.sentence, "the head's options.sentence")
+        depth, width = len(layers), table.shape[1]
+        if not self.sizes or not all(1 <= layer <= depth and 1 <= m <= width for layer, m in self.sizes):
+            raise ValueError(
+                f"sizes are {tuple(map(tuple, self.sizes))}; set the head's options.sizes to (layer, width) pairs within "
+                f"({depth}, {width})."
+            )
+        language = MaskedLanguage(self.activation, self.norm_eps, name="language")
+        layer = Decoder(self.heads, self.mlp_ratio, self.activation, self.norm_eps, name="decoder")
+        added, norm = around_words(ids.shape[1], self.position_offset, self.norm_eps, places, types, scale, bias)
+        words, made = norm(lookup(table, ids, added)), {}
+        for number, m in self.sizes:
+            states = jnp.where(jnp.arange(width) < m, layers[number - 1], 0)  # a linear layer's other rows then add nothing
+            vector = states[:, :1] if self.sentence == "cls" else mean(states, mask)
+            seen = jnp.concatenate([language(vector, table)["states"], words[:, 1:]], axis=1)
+            decoded = layer(seen, seen, jnp.broadcast_to(mask[:, None], (*mask.shape, mask.shape[1])))
+            encoder, decoder = language(states, table), language(decoded, table)
+            made |= {f"encoder_{number}x{m}": encoder.pop("states"), f"decoder_{number}x{m}": decoder["states"]} | encoder
+        return made
+
+
+def around_words(
+    length: int, offset: int, eps: float, places: Float[Array, "L w"], types: Float[Array, "k w"] | None,
+    scale: Float[Array, " w"] | None, bias: Float[Array, " w"] | None,
+) -> tuple[Float[Array, "1 T w"], Callable]:  # fmt: skip
+    """What the tower adds to the embeddings of words, and how it norms the sum."""
+    added = places[None, offset : offset + length]
+    return added if types is None else added + types[None, :1], (lambda x: x) if scale is None else partial(norm_rows, eps, scale, bias)
 
 
 class Decoder(nn.Module):

@@ -1,4 +1,4 @@
-"""RetroMAE's decoder: its definition, what each row may see, and that its table of words is the tower's."""
+"""The decoders of RetroMAE and Starbucks: their definitions, what each row may see, and that the table of words is the tower's."""
 
 import flax.linen as nn
 import jax
@@ -123,3 +123,60 @@ def test_a_mean_is_that_of_the_tokens_that_count():
 def test_padding_changes_no_other_token(apply):
     ids = ARRAYS["ids"].at[0, 5].set(7)
     np.testing.assert_array_equal(apply(ids=ids)["decoder"][0, :5], apply()["decoder"][0, :5])
+
+
+SIZES = ((1, 2), (2, 3), (2, W))
+SIZED = language_heads.StarbucksMae(sizes=SIZES, heads=2, mlp_ratio=2.0, norm_eps=EPS)
+SIZED_ARRAYS = {name: array for name, array in ARRAYS.items() if name not in ("tokens", "own")} | dict(
+    layers=jnp.asarray(np.random.default_rng(2).normal(size=(2, B, T, W)), jnp.float32)
+)
+
+
+@pytest.fixture(scope="module")
+def sized(params):
+    """What the head makes, with RetroMAE's parameters, which have the same names; and its gradient by the states of layers."""
+
+    def made(layers, arrays):
+        found = SIZED.apply({"params": params}, **arrays | dict(layers=layers))
+        return found["encoder_1x2"].sum() + (found["decoder_1x2"][:, 1:] ** 2).sum(), found
+
+    compiled = jax.jit(jax.grad(made, has_aux=True))
+
+    def sized(**changes):
+        arrays = SIZED_ARRAYS | jax.tree.map(jnp.asarray, changes)
+        by_layers, found = compiled(arrays["layers"], arrays)
+        return found | dict(by_layers=by_layers)
+
+    return sized
+
+
+def test_each_size_is_its_definition(params, sized):
+    found, exact = sized(), jax.tree.map(np.float64, params)
+    tower = [np.float64(ARRAYS[name]) for name in ("table", "places", "types", "scale", "bias")]
+    layers, ids = np.float64(SIZED_ARRAYS["layers"]), np.asarray(SIZED_ARRAYS["ids"])
+    for layer, m in SIZES:
+        encoder, decoder = oracle.starbucks_mae(exact, layers, ids, MASK, *tower, size=(layer, m), heads=2, eps=EPS)
+        np.testing.assert_allclose(found[f"encoder_{layer}x{m}"], encoder, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[f"decoder_{layer}x{m}"], decoder, rtol=1e-4, atol=1e-4)
+
+
+def test_the_whole_size_is_the_plain_head(params, sized):
+    own = jax.tree.map(jnp.asarray, params["language"])
+    plain = language_heads.MaskedLanguage(norm_eps=EPS).apply({"params": own}, SIZED_ARRAYS["layers"][1], ARRAYS["table"])
+    np.testing.assert_allclose(sized()[f"encoder_2x{W}"], plain["states"], rtol=1e-6, atol=1e-6)  # of numbers about 1, compiled apart
+
+
+def test_a_size_reads_its_layer_and_first_values_alone(sized):
+    gradient = sized()["by_layers"]
+    assert gradient[0, :, :, :2].any() and not gradient[0, :, :, 2:].any() and not gradient[1].any()
+
+
+def test_a_sized_decoder_never_sees_padding(sized):
+    ids = ARRAYS["ids"].at[0, 5].set(7)
+    np.testing.assert_array_equal(sized(ids=ids)["decoder_1x2"][0, :5], sized()["decoder_1x2"][0, :5])
+
+
+@pytest.mark.parametrize("sizes", [(), ((0, 2),), ((3, 2),), ((1, W + 1),)])
+def test_sizes_that_the_tower_has_not_are_refused(sizes):
+    with pytest.raises(ValueError, match=r"set the head's options.sizes to \(layer, width\) pairs within \(2, 4\)"):
+        jax.eval_shape(lambda: language_heads.StarbucksMae(sizes=sizes, heads=2).init(jax.random.key(0), **SIZED_ARRAYS))

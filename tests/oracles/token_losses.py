@@ -50,26 +50,54 @@ def _gelu(x):
     return np.array([0.5 * a * (1 + math.erf(a / math.sqrt(2))) for a in x])
 
 
+def _bert_layer(params, asked, seen, visible, heads, eps):
+    """One layer of BERT for one text [T][w]: queries and residual from `asked`, keys and values from the visible ones of `seen`."""
+    linear = lambda name, x, part=params: x @ part[name]["kernel"] + part[name]["bias"]
+    keys, values = ([linear(name, x) for x in seen] for name in ("key", "value"))
+    made, dim = [], len(seen[0]) // heads
+    for t, x in enumerate(asked):
+        query, parts = linear("query", x), []
+        among = [j for j in range(len(seen)) if visible[t, j]]
+        for h in range(heads):
+            cut = slice(h * dim, (h + 1) * dim)
+            shares = _log_softmax([query[cut] @ keys[j][cut] / math.sqrt(dim) for j in among])
+            parts.append(sum(math.exp(share) * values[j][cut] for share, j in zip(shares, among, strict=True)))
+        x = _normed(params["norm_attention"], x + linear("out", np.concatenate(parts)), eps)
+        mlp = params["mlp"]
+        made.append(_normed(params["norm_mlp"], x + linear("fc_out", _gelu(linear("fc_in", x, mlp)), mlp), eps))
+    return made
+
+
+def _normed(part, x, eps):
+    return _norm(x, part["scale"], part["bias"], eps)
+
+
+def _language(params, x, eps):
+    """BERT's head before the vocabulary, of the first values of a state: as many rows of its matrix count."""
+    return _normed(params["norm"], _gelu(x @ params["linear"]["kernel"][: len(x)] + params["linear"]["bias"]), eps)
+
+
 def decoder(params, tokens, original, visible, table, places, types, scale, bias, heads, eps):
     """What RetroMAE's decoder returns before the vocabulary `[B T w]`, one row at a time; `params` as the head has them, float64."""
-    made, dim = np.zeros(tokens.shape), tokens.shape[2] // heads
-    linear = lambda name, x, part=params["decoder"]: x @ part[name]["kernel"] + part[name]["bias"]
-    normed = lambda part, x: _norm(x, part["scale"], part["bias"], eps)
+    made = np.zeros(tokens.shape)
     for b in range(len(tokens)):
         vector, count = tokens[b, 0], tokens.shape[1]
         seen = [vector] + [_norm(table[original[b, t]] + places[t] + types[0], scale, bias, eps) for t in range(1, count)]
-        keys, values = ([linear(name, x) for x in seen] for name in ("key", "value"))
-        for t in range(count):
-            asked = _norm(vector + places[t] + types[0], scale, bias, eps)
-            query, parts = linear("query", asked), []
-            among = [j for j in range(count) if visible[b, t, j]]
-            for h in range(heads):
-                cut = slice(h * dim, (h + 1) * dim)
-                shares = _log_softmax([query[cut] @ keys[j][cut] / math.sqrt(dim) for j in among])
-                parts.append(sum(math.exp(share) * values[j][cut] for share, j in zip(shares, among, strict=True)))
-            x = normed(params["decoder"]["norm_attention"], asked + linear("out", np.concatenate(parts)))
-            mlp = params["decoder"]["mlp"]
-            x = normed(params["decoder"]["norm_mlp"], x + linear("fc_out", _gelu(linear("fc_in", x, mlp)), mlp))
-            language = params["language"]
-            made[b, t] = normed(language["norm"], _gelu(linear("linear", x, language)))
+        asked = [_norm(vector + places[t] + types[0], scale, bias, eps) for t in range(count)]
+        rows = _bert_layer(params["decoder"], asked, seen, visible[b], heads, eps)
+        made[b] = [_language(params["language"], x, eps) for x in rows]
     return made
+
+
+def starbucks_mae(params, layers, ids, mask, table, places, types, scale, bias, size, heads, eps):
+    """States of Starbucks' pretraining at one size (layer, width), of the encoder and of the decoder, both `[B T w]`."""
+    (layer, m), language = size, params["language"]
+    states = layers[layer - 1][:, :, :m]
+    encoder, decoded = np.zeros(layers.shape[1:]), np.zeros(layers.shape[1:])
+    for b in range(len(ids)):
+        encoder[b] = [_language(language, x, eps) for x in states[b]]
+        words = [_norm(table[ids[b, t]] + places[t] + types[0], scale, bias, eps) for t in range(1, ids.shape[1])]
+        read = [encoder[b, 0], *words]
+        rows = _bert_layer(params["decoder"], read, read, np.broadcast_to(mask[b], (len(read), len(read))), heads, eps)
+        decoded[b] = [_language(language, x, eps) for x in rows]
+    return encoder, decoded

@@ -1,5 +1,7 @@
 """Pretraining on single texts, and a second stage that starts from it."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -30,17 +32,52 @@ def config(arg, **changes):
     return made
 
 
-@pytest.mark.many_processes  # compiles two steps
-def test_dupmae_trains_its_decoder_on_every_mesh_and_in_microbatches(tmp_path):
-    run, before, after = updated(config("pretrain,objective=dupmae"), tmp_path / "alone")
+def sized(**changes):
+    """Starbucks' pretraining at toy size."""
+    words, sizes = 300, ((1, 4), (2, 16))
+    made = config("pretrain,objective=smae", **changes)
+    made.data.tokenizer.options.vocab_size, made.model.towers.text.options.vocab_size = words, words + 1
+    for transform in made.data.transforms.values():
+        transform.options.update(length=12, mask_id=words)
+    made.model.heads.head.options.sizes, made.model.towers.text.options.layers = sizes, len(sizes)
+    for side in ("encoder", "decoder"):
+        del made.losses[f"{side}_3"]
+        for layer, m in sizes:
+            made.losses[f"{side}_{layer}"].inputs.states = f"head_{side}_{layer}x{m}"
+    return made
+
+
+@pytest.mark.many_processes  # compiles two steps each
+@pytest.mark.parametrize("objective", ["dupmae", "smae"])
+def test_a_decoder_learns_the_same_on_every_mesh_and_in_microbatches(objective, tmp_path):
+    make = sized if objective == "smae" else functools.partial(config, "pretrain,objective=dupmae")
+    made = make()
+    _, before, after = updated(made, tmp_path / "alone")
     paths = [path for path in before if path.startswith(DECODER) and not path.endswith("key/bias")]  # softmax forgets a key's bias
     assert len(paths) > 10 and all((before[path] != after[path]).any() for path in paths)
-    tables = [path for path, leaf in before.items() if leaf.shape == (pretrain_text.WORDS + 1, 16)]
+    tables = [path for path, leaf in before.items() if leaf.shape == (made.model.towers.text.options.vocab_size, 16)]
     assert tables == ["towers_text/token_embedding"]  # one leaf for the tower, the decoder and the vocabulary
-    made = config("pretrain,objective=dupmae", train__microbatches=2)
-    _, _, found = updated(made, tmp_path / "parts", devices=jax.devices(), data=2, fsdp=2, tensor=2)
+    _, _, found = updated(make(train__microbatches=2), tmp_path / "parts", devices=jax.devices(), data=2, fsdp=2, tensor=2)
     for path, expected in after.items():
         np.testing.assert_allclose(found[path], expected, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.many_processes  # 80 steps
+def test_starbucks_pretraining_learns_one_batch_by_heart_at_every_size(tmp_path):
+    made = sized(optimizer__name="adamw", optimizer__learning_rate=0.02)
+    made.model.towers.text.options.dropout, made.optimizer.warmup_steps = 0.0, 0
+    run = tiny.prepare(made, tmp_path)
+    with run.data.iterate(0) as batches:
+        batch = {name: array for name, array in next(batches).items() if name in run.spec} | {"stop": np.zeros(16, np.uint8)}
+    with jax.set_mesh(run.mesh):
+        state, update = jax.jit(run.init)(), jax.jit(run.step, donate_argnums=0)
+        losses = []
+        for _ in range(80):
+            state, metrics = update(state, batch, np.bool_(False))
+            losses.append({name: float(value) for name, value in metrics.items() if name.startswith("train/")})
+    for label in set(made.losses) - {"matmul_dtype"}:
+        assert losses[0][f"train/{label}"] > 4 and losses[-1][f"train/{label}"] < 0.5, label
+        assert losses[-1][f"train/{label}_accuracy"] > 0.9, label
 
 
 @pytest.fixture(scope="module")

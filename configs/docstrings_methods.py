@@ -3,13 +3,14 @@
     python -m launch.train --config=configs/docstrings_methods.py:method=starbucks --workdir=runs/starbucks
 
 On texts alone: `simcse`, docstrings read twice with other dropout; `whitened`, WhitenedCSE on the bodies of functions, three passes with
-shuffled groups of channels whitened in a head. For smaller models: `matryoshka_2d`, a drawn layer and width beside the whole model;
-`starbucks`, three fixed sizes, the whole model among them. Both also measure a third of the layers and an eighth of the values.
+shuffled groups of channels whitened in a head. For smaller models: `matryoshka`, five widths, of which the eighth of the values is also
+measured; `matryoshka_2d`, a drawn layer and width beside the whole model; `starbucks`, three fixed sizes, the whole model among them. The
+last two also measure a third of the layers with an eighth of the values.
 After another model: `gist`, a frozen guide that says which candidates are no negatives; `path` is the folder of a sentence-transformers
 model of BERT's kind, whose tokenizer the student shares (with `smoke` and no path, a toy guide starts at random). `scores`, a student of a
 cross-encoder; `path` is a file whose rows have `query`, `positive`, `label` (0 or 1) and `teacher` (the cross-encoder's score).
 
-What comes of them: `python -m launch.claim X03`, `S128`, `S001`, `S109`, `S037`, `S103`.
+What comes of them: `python -m launch.claim X03`, `S128`, `X04`, `S001`, `S109`, `S037`, `S103`.
 """
 
 from ml_collections import ConfigDict
@@ -78,26 +79,39 @@ def _whitened(config, arg) -> None:
     config.model.heads.cse = dict(name="shuffled_whitening", inputs=inputs, options=dict(groups=groups))
 
 
-def _sized(config, arg) -> tuple[int, int]:
+def _sized(config, arg, states: dict, **small: int) -> None:
+    """A loss at many sizes, which may read inner states, and an evaluation of a small one."""
+    config.data.sources.main.options.names = not arg.smoke  # undocumented functions too: twice as many pairs
+    inner = dict(name="infonce", inputs=dict(id="id"), options=dict(symmetric=False))
+    config.losses.main = dict(name=arg.method, inputs=PAIR | states, weight=1.0, options=dict(loss=inner))
+    small["truncate_dim"] = config.model.towers.text.options.width // 8
+    config.evals.small = config.evals.held_out.to_dict() | dict(options={}, size=small)  # BM25 is what it was
+
+
+def _layered(config, arg) -> tuple[int, int]:
     """A loss that reads the states of all layers; how many there are, and their width."""
     _deep(config, arg)
-    config.data.sources.main.options.names = not arg.smoke  # undocumented functions too: twice as many pairs
-    inputs = PAIR | dict(zq_layers="layers_pooled_query", zp_layers="layers_pooled_passage")
-    inner = dict(name="infonce", inputs=dict(id="id"), options=dict(symmetric=False))
-    config.losses.main = dict(name=arg.method, inputs=inputs, weight=1.0, options=dict(loss=inner))
-    options = config.model.towers.text.options
-    small = dict(layers=options.layers // 3, truncate_dim=options.width // 8)
-    config.evals.small = config.evals.held_out.to_dict() | dict(options={}, size=small)  # BM25 is what it was
+    options, states = config.model.towers.text.options, dict(zq_layers="layers_pooled_query", zp_layers="layers_pooled_passage")
+    _sized(config, arg, states, layers=options.layers // 3)
     return options.layers, options.width
 
 
+def _dims(width: int) -> tuple[int, ...]:
+    return tuple(width // factor for factor in (16, 8, 4, 2, 1))
+
+
+def _matryoshka(config, arg) -> None:
+    _sized(config, arg, {})
+    config.losses.main.options.dims = _dims(config.model.towers.text.options.width)
+
+
 def _matryoshka_2d(config, arg) -> None:
-    _, width = _sized(config, arg)
-    config.losses.main.options.dims = tuple(width // factor for factor in (16, 8, 4, 2, 1))
+    _, width = _layered(config, arg)
+    config.losses.main.options.dims = _dims(width)
 
 
 def _starbucks(config, arg) -> None:
-    layers, width = _sized(config, arg)
+    layers, width = _layered(config, arg)
     config.losses.main.options.sizes = ((layers // 3, width // 8), (2 * layers // 3, width // 2), (layers, width))
 
 
@@ -127,6 +141,7 @@ def _scores(config, arg) -> None:
 
 METHODS = {
     "gist": _gist,
+    "matryoshka": _matryoshka,
     "matryoshka_2d": _matryoshka_2d,
     "scores": _scores,
     "simcse": _simcse,

@@ -59,7 +59,7 @@ def test_simcse_reads_one_text_twice_by_one_tower_at_one_temperature():
 @pytest.mark.parametrize(
     "arg, said",
     [
-        ("method=white", "must be one of: gist, matryoshka_2d, scores, simcse, starbucks, whitened"),
+        ("method=white", "must be one of: gist, matryoshka, matryoshka_2d, scores, simcse, starbucks, whitened"),
         ("method=gist", "add path="),
         ("method=scores,smoke", "add path="),
     ],

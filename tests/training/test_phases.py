@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import glyphs_methods
 from core import mesh as meshes
 from core.config import ConfigError
 from core.logbook import read_lines
@@ -108,13 +107,6 @@ def test_a_run_goes_on_across_a_phase(tmp_path):
     lines = read_lines(tmp_path / "whole" / "metrics.jsonl")
     assert [("train/main" in line, "train/mixed" in line) for line in lines] == [(True, False)] * 2 + [(False, True)] * 2
     assert [line["train/beside_weight"] for line in lines] == [0, 0.25, 0.5, 0.75]
-
-
-@pytest.mark.many_processes
-@pytest.mark.parametrize("method", glyphs_methods.METHODS)
-def test_every_method_of_the_recipe_traces(method, tmp_path):
-    run = tiny.prepare(glyphs_methods.get_config(f"method={method},smoke"), tmp_path)
-    assert len(run.phases) == (2 if method in ("clim", "mi_mix") else 1)
 
 
 def test_losses_that_never_meet_a_step_are_refused():

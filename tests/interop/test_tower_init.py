@@ -149,3 +149,11 @@ def test_a_tower_starts_from_the_first_tower_of_a_sentence_transformers_folder(t
     (tmp_path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Transformer", "path": ""}]))
     with pytest.raises(ConfigError, match="lists no Pooling"):
         started(config(tmp_path, label="text", name="bert", format="sentence_transformers"))
+
+
+def test_a_tower_that_reads_one_token_has_its_shapes():
+    options = dict(vocab_size=9, length=1, width=8, layers=0, heads=2, embed_dim=4, causal=False, pooling="mean")
+    found = shapes(
+        dict(towers=dict(text=dict(name="text", options=options)), views=dict(text="text"), temperature_init=0.07, logit_bias_init=None)
+    )
+    assert found["towers_text/token_embedding"] == (9, 8)

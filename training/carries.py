@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from core.config import ConfigError, bind, check_section, choose, picked
 from core.mesh import BATCH
+from models.dual import row_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def make(section) -> tuple[Carry, ...]:
     """The carries of `config.train.carries`.
 
     Raises:
-        ConfigError: unknown kind, key or option, no inputs, or a queue of no batch.
+        ConfigError: unknown kind, key or option, no inputs, states of all layers among them, or a queue of no batch.
     """
     found = []
     for label, entry in section.items():
@@ -78,6 +79,12 @@ def make(section) -> tuple[Carry, ...]:
             raise ConfigError(f"{key}.inputs is empty; name what it keeps, dict(z='z_passage', id='id') for example.")
         if isinstance(kind, Queue) and kind.batches < 1:
             raise ConfigError(f"{key}.options.batches is {kind.batches}; set it to 1 or more.")
+        for name, array in entry.inputs.items():
+            if row_axis(array):
+                raise ConfigError(
+                    f"{key}.inputs.{name} is {array!r}, states of all layers, whose first axis has no rows of the batch; "
+                    f"keep what has, 'z_{array.rsplit('_', 1)[-1]}' for example."
+                )
         found.append(Carry(label, kind, dict(entry.inputs)))
     return tuple(found)
 

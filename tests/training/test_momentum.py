@@ -156,6 +156,7 @@ def test_a_carry_that_cannot_be_is_refused(tmp_path):
     for change, said in (
         (dict(name="que"), "config.train.carries.queue.name is 'que'.*Did you mean 'queue'"),
         (dict(options=dict(batches=0)), "options.batches is 0; set it to 1 or more"),
+        (dict(inputs=dict(z="layers_pooled_text")), "queue.inputs.z is 'layers_pooled_text', states of all layers.* 'z_text'"),
         (dict(inputs={}), "inputs is empty"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -1,12 +1,13 @@
 """What stands around a source and changes its records, one by one."""
 
+import abc
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 
-class Around:
+class Around(abc.ABC):
     """A source with as many records as another one, each of them changed by `_changed(i, record)`.
 
     Args:
@@ -17,8 +18,9 @@ class Around:
         self._source = source
         self.counts = getattr(source, "counts", {})
 
+    @abc.abstractmethod
     def _changed(self, i: int, record: Mapping[str, Any]) -> dict[str, Any]:
-        raise NotImplementedError
+        """What record i of the source becomes."""
 
     def __len__(self) -> int:
         return len(self._source)

@@ -18,10 +18,12 @@ class Constants(Around):
         constants: number by column, `{"named": 0.0}`, which becomes an array float32 [B].
 
     Raises:
-        ValueError: a column that records have already, or a value that is no number.
+        ValueError: a column that records have already, a value that is no number, or no columns at all.
     """
 
     def __init__(self, source: Any, constants: Mapping[str, float]):
+        if not isinstance(constants, Mapping):
+            raise ValueError(f"constants is {constants!r}; set it to numbers by column, dict(named=0.0) for example.")
         record = source[0]
         for name, value in constants.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

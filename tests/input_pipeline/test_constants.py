@@ -35,8 +35,7 @@ def test_a_loss_leaves_the_rows_of_a_source_out():
     zq, zp = (jnp.asarray(rng.normal(size=(8, 4)), jnp.float32) for _ in range(2))
     value, weight, _ = infonce(zq, zp, jnp.float32(3.0), weight=jnp.asarray(batch["named"]))
     here = batch["source"] == 0
-    alone = infonce(zq[here], zp[here], jnp.float32(3.0))
-    alone = alone[0] if isinstance(alone, tuple) else alone
+    alone, _, _ = infonce(zq[here], zp[here], jnp.float32(3.0))
     np.testing.assert_allclose((value * weight).sum() / weight.sum(), alone.mean(), rtol=1e-6)
 
 
@@ -57,6 +56,7 @@ def test_what_the_source_draws_and_knows_stays():
 @pytest.mark.parametrize(
     "constants, said",
     [
+        (0.5, "constants is 0.5; set it to numbers by column"),
         (dict(named="yes"), "constants.named is 'yes'; set it to a finite number"),
         (dict(named=True), "constants.named is True"),
         (dict(named=float("nan")), "constants.named is nan"),

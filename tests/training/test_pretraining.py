@@ -80,6 +80,12 @@ def test_starbucks_pretraining_learns_one_batch_by_heart_at_every_size(tmp_path)
         assert losses[-1][f"train/{label}_accuracy"] > 0.9, label
 
 
+def test_the_second_stage_of_starbucks_has_its_sizes():
+    first, second = (pretrain_text.get_config(f"{stage},objective=smae") for stage in ("pretrain", "contrast"))
+    assert second.model.towers.text.options == first.model.towers.text.options
+    assert second.losses.main.name == "starbucks" and second.losses.main.options.sizes == first.model.heads.head.options.sizes
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     workdir, made = tmp_path_factory.mktemp("first"), config("pretrain,objective=mlm", optimizer__ema_decay=0.5)

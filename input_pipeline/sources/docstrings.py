@@ -4,6 +4,7 @@ Files are parsed, never imported.
 """
 
 import ast
+import functools
 import importlib.util
 import inspect
 import os
@@ -103,10 +104,12 @@ def folders(packages: tuple[str, ...]) -> Iterator[tuple[str, pathlib.Path]]:
         yield name, pathlib.Path(spec.submodule_search_locations[0])
 
 
-def _functions(prefix: str, root: pathlib.Path, signature: bool, names: bool, only: tuple[str, ...]) -> Iterator[Function]:
+@functools.lru_cache(maxsize=4)  # several seconds, and a process that trains several runs needs them again
+def _functions(prefix: str, root: pathlib.Path, signature: bool, names: bool, only: tuple[str, ...]) -> tuple[Function, ...]:
     """The functions below a folder, file by file in the order of their paths."""
-    for package, tree, lines in files(prefix, root, only):
-        yield from (Function(package, *found) for node in definitions(tree) if (found := pair(node, lines, signature, names)))
+    trees = files(prefix, root, only)
+    read = ((package, pair(node, lines, signature, names)) for package, tree, lines in trees for node in definitions(tree))
+    return tuple(Function(package, *found) for package, found in read if found)
 
 
 def files(prefix: str, root: pathlib.Path, only: tuple[str, ...] = ()) -> Iterator[tuple[str, ast.Module, list[str]]]:

@@ -4,6 +4,8 @@ Files are parsed, never imported.
 """
 
 import ast
+import functools
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,11 +37,11 @@ class Library:
                 f"options.kinds to some of: {', '.join(KINDS)}."
             )
         train = split == "train"
-        found: dict[bool, dict[str, None]] = {True: {}, False: {}}  # by whether the package is held out
-        for folder in docstrings.folders(packages if train else ()):
-            for package, tree, lines in docstrings.files(*folder, () if train else docstrings.HELDOUT):
-                found[package in docstrings.HELDOUT].update(dict.fromkeys(_texts(tree, lines, kinds)))
-        self._texts = [text for text in found[not train] if not (train and text in found[True])]
+        only = () if train else docstrings.HELDOUT
+        found = [pair for folder in docstrings.folders(packages if train else ()) for pair in _read(*folder, only, tuple(kinds))]
+        heldout = {text for is_heldout, text in found if is_heldout}
+        kept = (text for is_heldout, text in found if is_heldout != train)
+        self._texts = [text for text in dict.fromkeys(kept) if not (train and text in heldout)]
         self.counts = {"id": len(self._texts)}
 
     def __len__(self) -> int:
@@ -51,6 +53,13 @@ class Library:
     def texts(self) -> Iterator[str]:
         """All of them, in the order of the files."""
         return iter(self._texts)
+
+
+@functools.lru_cache(maxsize=4)  # as of `docstrings`
+def _read(prefix: str, root: pathlib.Path, only: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[tuple[bool, str], ...]:
+    """(whether its package is held out, text) of each text below a folder, in the order of the files."""
+    every = ((package, text) for package, tree, lines in docstrings.files(prefix, root, only) for text in _texts(tree, lines, kinds))
+    return tuple((package in docstrings.HELDOUT, text) for package, text in every)
 
 
 def _texts(tree: ast.Module, lines: list[str], kinds: tuple[str, ...]) -> Iterator[str]:

@@ -151,6 +151,8 @@ def test_copies_of_held_out_functions_stay_out_and_nothing_is_imported(tmp_path,
     for path, text in (
         (library / "heapq.py", FILE), (library / "other.py", FILE.replace("Stand in", "Stand")),
         (package / "copy.py", FILE.replace("Hand back", "Give back")), (package / "__init__.py", "raise ImportError('files are parsed')"),
+        (package.parent / "more" / "new.py", 'def f(x):\n    """Do something new."""\n    return x * x\n'),
+        (package.parent / "more" / "copy.py", FILE.replace("Hand back", "Give back")), (package.parent / "more" / "__init__.py", ""),
     ):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -159,8 +161,8 @@ def test_copies_of_held_out_functions_stay_out_and_nothing_is_imported(tmp_path,
     train, test = Docstrings(packages=("vendored",)), Docstrings(split="test")
     assert [test[i]["query"] for i in range(len(test))] == [query for query, _ in read(empty, FILE)]
     assert len(train) == 0 and "vendored" not in sys.modules  # what has another docstring has a body of the test split
-    (package / "new.py").write_text('def f(x):\n    """Do something new."""\n    return x * x\n')
-    assert [record["query"] for record in map(Docstrings(packages=("vendored",)).__getitem__, range(1))] == ["Do something new."]
+    more = Docstrings(packages=("vendored", "more"))
+    assert [more[i]["query"] for i in range(len(more))] == ["Do something new."]
 
 
 def test_mistakes_name_the_option():

@@ -23,7 +23,7 @@ ROWS = dict(mlm=96, ict=64)  # of a batch: 96 x 64 tokens, and 64 x (32 + 64)
 
 def get_config(arg: str = "") -> ConfigDict:
     """Of one run, a name in `CLAIM.runs`."""
-    return two_stages.get_config(arg, rows=ROWS, steps=150)
+    return two_stages.get_config(arg, rows=ROWS, steps=150, second=(128, 60))
 
 
 def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from configs import common, pretrain_text
 
 PART = "_1in"  # in the name of a second stage, before the number of functions of which it has one
-ROWS, STEPS, QUICK_STEPS = 128, 60, 10  # of a second stage
+QUICK_ROWS, QUICK_STEPS = 16, 5
 
 
 def first(objectives: Sequence[str], every: Sequence[int] = (10,)) -> dict[str, str]:
@@ -15,24 +15,26 @@ def first(objectives: Sequence[str], every: Sequence[int] = (10,)) -> dict[str, 
     return {f"{objective}{PART}{count}": objective for objective in objectives for count in every}
 
 
-def get_config(arg: str, *, rows: Mapping[str, int], steps: int) -> ConfigDict:
+def get_config(arg: str, *, rows: Mapping[str, int], steps: int, second: tuple[int, int]) -> ConfigDict:
     """Of one run: an objective, or its second stage, which starts from the run in `first`.
 
     Args:
         arg: of the claim's `get_config`.
         rows: of a batch of the first stage, by its name: the objective, and what else it is called after a `_`.
         steps: of the first stage.
+        second: rows and steps of the second stage.
     """
     arg = common.parse_arg(arg, run=next(iter(rows)), first="", quick=False)
-    start, second, every = arg.run.partition(PART)
+    start, tuned, every = arg.run.partition(PART)
     objective = start.split("_")[0]
-    stage = f"contrast,first={arg.first},every={every}" if second else f"pretrain,objective={objective}"
+    stage = f"contrast,first={arg.first},every={every}" if tuned else f"pretrain,objective={objective}"
     config = pretrain_text.get_config(stage).unlock()
-    config.data.global_batch = ROWS if second else rows[start]
     config.evals = {}
-    config.train.steps = (QUICK_STEPS if arg.quick else STEPS) if second else (10 if arg.quick else steps)
+    config.data.global_batch, config.train.steps = second if tuned else (rows[start], steps)
+    if arg.quick:
+        config.data.global_batch, config.train.steps = QUICK_ROWS, QUICK_STEPS
     config.checkpoint.every_steps = config.train.steps
     config.checkpoint.keep_last = 1
-    if second and not arg.first:  # nothing to start from: the file is only looked at
+    if tuned and not arg.first:  # nothing to start from: the file is only looked at
         config.model.towers.text.init.path = f"runs/{start}"
     return config.lock()

@@ -85,6 +85,8 @@ def example(tower: nn.Module) -> np.ndarray:
     """An input of one row that a tower accepts."""
     if hasattr(tower, "vocab_size"):
         return np.zeros((1, min(2, getattr(tower, "length", 2))), np.int32)
+    if not hasattr(tower, "channels"):
+        return np.zeros((1, tower.width), np.float32)
     if not hasattr(tower, "image_size"):  # patches
         return np.zeros((1, 1, tower.patch_size**2 + patches.PLACES, tower.channels), np.uint8)
     return np.zeros((1, tower.image_size, tower.image_size, tower.channels), np.uint8)

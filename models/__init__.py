@@ -1,6 +1,6 @@
 """Towers, poolings and the arrays they hand on, by the name a config uses."""
 
-from models import bert, decoder, modernbert, naflex, read_out, resnet, text, vit
+from models import bert, decoder, modernbert, naflex, read_out, resnet, text, vectors, vit
 
 TOWERS = {
     "bert": bert.Bert,
@@ -9,6 +9,7 @@ TOWERS = {
     "naflex": naflex.NaFlex,
     "resnet": resnet.ResNet,
     "text": text.Text,
+    "vectors": vectors.Vectors,
     "vit": vit.ViT,
 }
 

@@ -158,15 +158,17 @@ class Adapted(nn.Module):
     Source: Huang et al. 2024 (LLM2CLIP, arXiv:2411.04997), four blocks of expansion 2 as released. That they start as the identity is ours.
     """
 
+    INHERITED: ClassVar[tuple[str, ...]] = ("dtype",)
     blocks: int = 4
     expansion: float = 2.0
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B T w"], mask: Bool[Array, "B T"] | None = None, **_) -> Float[Array, "B w"]:
-        x = unit(mean(tokens, mask))
+        x = unit(mean(tokens, mask).astype(jnp.float32))
         for i in range(self.blocks):
-            mlp = Mlp(self.expansion, "gelu", out_std=0.0, name=f"block_{i}")
-            x = x + mlp(layer_norm(1e-5, "float32", f"norm_{i}")(x))
+            mlp = Mlp(self.expansion, "gelu", out_std=0.0, dtype=self.dtype, name=f"block_{i}")
+            x = x + mlp(layer_norm(1e-5, self.dtype, f"norm_{i}")(x))
         return layer_norm(1e-5, "float32", "norm")(x)
 
 

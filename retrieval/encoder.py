@@ -105,7 +105,8 @@ class Encoder:
         is computed for padding.
 
         Args:
-            values: strings; or images as uint8 arrays [H W] or [H W C], Pillow images or paths of files.
+            values: strings; or images as uint8 arrays [H W] or [H W C], Pillow images or paths of files. For a view of stored vectors,
+                what they are stored of, or the vectors themselves, one float32 array [w] each.
             view: which tower; by default the first that reads what was given.
             batch: images encoded at once, rounded up to the mesh; the last rows are padded to it and cut off again.
             prompt: put before each text, in place of the view's own.
@@ -147,14 +148,14 @@ class Encoder:
         Raises:
             ConfigError: an unknown view, or one of texts.
         """
-        if self.reads_text(view):
-            raise ConfigError(f"view {view!r} reads texts; name one of images, of {', '.join(self.views)}.")
+        if not self.reads_images(view):
+            raise ConfigError(f"view {view!r} does not read images; name one that does, of {', '.join(self.views)}.")
         compiled = jax.jit(self._round(partial(self._apply_dense, view)))
         batches = self._batches(view, values, batch, None, self.tokens)
         return np.concatenate([self._vectors(compiled, arrays)[: len(rows)] for rows, arrays in batches])
 
     def reads_text(self, view: str) -> bool:
-        """Whether a view takes texts; the others take images.
+        """Whether a view takes texts; the others take images, or vectors.
 
         Raises:
             ConfigError: no such view.
@@ -162,6 +163,10 @@ class Encoder:
         if view not in self.views:
             raise ConfigError(f"no view {view!r}; this model has {', '.join(self.views)}.")
         return hasattr(self._tower(view), "vocab_size")
+
+    def reads_images(self, view: str) -> bool:
+        """Whether a view takes images."""
+        return hasattr(self._tower(view), "channels")
 
     def max_tokens(self, view: str) -> int:
         """Tokens of a text that a view reads; what follows them is cut off."""
@@ -173,7 +178,7 @@ class Encoder:
         Raises:
             ConfigError: there is none.
         """
-        found = [view for view in self.views if self.reads_text(view) == text]
+        found = [view for view in self.views if (self.reads_text(view) if text else self.reads_images(view))]
         if not found:
             raise ConfigError(f"no tower reads {'text' if text else 'images'}; this model has the views {', '.join(self.views)}.")
         return found[0]
@@ -222,7 +227,7 @@ class Encoder:
         parts = meshes.shards(self._mesh)
         text = self.reads_text(view)
         if prompt is not None and not text:
-            raise ConfigError(f"view {view!r} reads images, which take no prompt.")
+            raise ConfigError(f"view {view!r} reads no texts, and only they take a prompt.")
         window = WINDOW if text else -(-batch // parts) * parts
         for start in range(0, len(values), window):
             arrays = self._arrays(view, values[start : start + window], prompt)
@@ -259,8 +264,10 @@ class Encoder:
     def _arrays(self, view: str, values: Sequence, prompt: str | None = None) -> tuple[np.ndarray, ...]:
         """The view's arrays as training makes them, without anything random: what it is, and its masks if it has any."""
         transform = self._transforms.get(view, stack)
-        if not self.reads_text(view):
+        if self.reads_images(view):
             values = [self.image(value, view) for value in values]
+        elif not self.reads_text(view) and len(values) and isinstance(values[0], np.ndarray):
+            transform, values = stack, [np.asarray(value, np.float32) for value in values]
         elif prompt is not None:
             transform = partial(transform, prompt=prompt)
         arrays = transform(list(values), None, self._tokenizer)

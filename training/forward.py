@@ -42,6 +42,7 @@ class Forward:
         wanted: names of arrays that losses, heads and carries read: towers return their inner states where some are among them.
         seed: of dropout and of what losses draw.
         steps: of the whole run.
+        still: towers whose layers are frozen: they read without dropout, as they will when they are used.
         microbatches: parts in which the towers see the batch; loss and gradient are those of the whole batch.
         shards: parts that the mesh splits the batch into.
     """
@@ -54,6 +55,7 @@ class Forward:
     wanted: frozenset[str] = frozenset()
     seed: int = 0
     steps: int = 1
+    still: frozenset[str] = frozenset()
     microbatches: int = 1
     shards: int = 1
 
@@ -67,7 +69,7 @@ class Forward:
         """
         keys = example_keys(self.seed, step, self.model.views, next(iter(batch.values())).shape[0])
         params = self.adapters.merge(from_paths(flat))
-        arrays = self._read(params, batch, keys)
+        arrays = self._read(params, batch, {view: key for view, key in keys.items() if self.model.views[view] not in self.still})
         for mixing in self.mixing:
             hooks, mine = partial(mixing.hooks, step_key=loss_key(self.seed, step)), {view: keys[view] for view in mixing.views}
             mixed = self._read(params, of_views(batch, mixing.views), mine, mixing.label, hooks)

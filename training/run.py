@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import math
+import re
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ import interop
 from core import mesh as meshes
 from core import paths
 from core.config import ConfigError, check_section, plain
+from core.paths import matches
 from losses.entries import entries, phases
 from models import adapters, dual, heads
 from training import cached_gradients, carries, mixing, momentum, optimizer
@@ -95,7 +98,8 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
         above = heads.make(config.model)
         readers = [entry.arrays for entry in found] + [part.inputs for part in (*above, *shared["kept"])]
         wanted = frozenset(name for reader in readers for name in reader.values())
-        forward = Forward(model, adapted, seed=config.seed, steps=steps, wanted=wanted, **beside, **split)
+        still = _still(config, paths.by_path(boxed))
+        forward = Forward(model, adapted, seed=config.seed, steps=steps, wanted=wanted, still=still, **beside, **split)
         with _as_config_error("the model"):  # a tower may not have what somebody reads
             shapes = _array_shapes(forward, boxed, spec)
         forward = dataclasses.replace(forward, heads=above)
@@ -119,6 +123,13 @@ def prepare(config, data: Data, mesh: jax.sharding.Mesh | jax.sharding.AbstractM
                 jax.eval_shape(partial(update, active=active), abstract, spec | {"stop": stop}, measure)
     initial = partial(interop.initial, config, data.tokenizer) if any("init" in tower for tower in config.model.towers.values()) else dict
     return Run(mesh, data, spec, steps, model, adapted, forward, update, in_turn, init, initial, boxed, abstract)
+
+
+def _still(config, names: Iterable[str]) -> frozenset[str]:
+    """Labels of towers that `config.optimizer.freeze` leaves as they are up to what pools and projects their states."""
+    under = {label: [name for name in names if re.match(rf"towers_{label}/(?!pool/|projection/)", name)] for label in config.model.towers}
+    frozen = {label for label, found in under.items() if found and all(matches(name, config.optimizer.freeze) for name in found)}
+    return frozenset(frozen - set(config.model.adapters if "adapters" in config.model else ()))
 
 
 def _check(config, mesh) -> None:

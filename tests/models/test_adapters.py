@@ -189,7 +189,7 @@ def test_factors_stay_float32_under_a_bfloat16_tower():
     assert {leaf.dtype for leaf in by_path(merged).values()} == {jnp.dtype("float32")} and from_paths(by_path(merged)) == merged
 
 
-@pytest.mark.parametrize("name", sorted(set(toys.OPTIONS) - {"resnet"}))
+@pytest.mark.parametrize("name", toys.ATTENTIVE)
 def test_a_bottleneck_starts_as_the_tower_without_it(name):
     plain, adapted, given = toys.tower(name), toys.tower(name, bottleneck=3), toys.inputs(name)
     drawn = by_path(nn.unbox(adapted.init(jax.random.key(0), *given)["params"]))

@@ -46,7 +46,7 @@ def objective(tower, params, x, mask):
 
 def attention_dropout(name, rate):
     """The option, of towers with attention."""
-    return {} if name == "resnet" else dict(attention_dropout=rate)
+    return dict(attention_dropout=rate) if name in toys.ATTENTIVE else {}
 
 
 def test_table_and_folder_agree():
@@ -157,7 +157,7 @@ def test_dropout_belongs_to_the_row_s_key(name):
     np.testing.assert_array_equal(turned, found[::-1])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "resnet"])
+@pytest.mark.parametrize("name", toys.ATTENTIVE)
 def test_each_block_drops_attention_weights_where_asked(name):
     params, (x, mask) = made(name)[1], toys.inputs(name)
 
@@ -182,7 +182,7 @@ def test_a_row_does_not_depend_on_the_others(name):
     assert np.abs(after[0] - before[0]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in toys.TEXTS])
+@pytest.mark.parametrize("name", toys.IMAGES)
 def test_images_of_another_size_or_kind_are_refused(name):
     tower, params = made(name)
     takes = r"\(patches, 6, 2\); set config.data.transforms" if name == "naflex" else r"\(8, 8, 2\); change its options.image_size"
@@ -192,7 +192,7 @@ def test_images_of_another_size_or_kind_are_refused(name):
         tower.apply({"params": params}, toys.inputs(name)[0].astype(jnp.int32))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in toys.TEXTS])
+@pytest.mark.parametrize("name", toys.IMAGES)
 def test_bytes_and_fractions_are_the_same_image(name):
     tower, params = made(name)
     x, mask = toys.inputs(name)
@@ -210,7 +210,7 @@ def test_what_a_tower_cannot_capture_is_an_error(name):
 def test_towers_ignore_the_mesh():
     """All towers at once, on data x fsdp x tensor = 2 x 2 x 2 under the usual rules: values and gradients of one device."""
     towers = {
-        name: toys.tower(name, dropout=0.2, **attention_dropout(name, 0.2), **({} if name == "resnet" else dict(layers=1)))
+        name: toys.tower(name, dropout=0.2, **attention_dropout(name, 0.2), **(dict(layers=1) if name in toys.ATTENTIVE else {}))
         for name in NAMES
     }
     model = DualEncoder(towers=towers, views={name: name for name in NAMES})

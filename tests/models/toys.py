@@ -16,8 +16,11 @@ OPTIONS = {
     "text": dict(vocab_size=40, length=6, width=16, layers=2, heads=2, embed_dim=8),
     "vit": dict(image_size=8, patch_size=4, channels=2, width=16, layers=2, heads=2, embed_dim=8),
     "resnet": dict(image_size=8, channels=2, widths=(8, 16), blocks=(1, 1), stem_stride=1, groups=4, embed_dim=8),
+    "vectors": dict(width=16, pooling="adapted", embed_dim=8),
 }
 TEXTS = ("bert", "decoder", "modernbert", "text")
+IMAGES = ("naflex", "resnet", "vit")
+ATTENTIVE = (*TEXTS, "naflex", "vit")
 EOS = 2
 
 
@@ -50,7 +53,11 @@ def patches(rows=4, budget=6, seed=0):
 
 def inputs(name, rows=4, seed=0):
     """What a tower reads and its mask, if it takes one."""
-    return texts(rows, seed=seed) if name in TEXTS else patches(rows, seed=seed) if name == "naflex" else (images(rows, seed=seed), None)
+    if name in TEXTS:
+        return texts(rows, seed=seed)
+    if name == "vectors":
+        return jnp.asarray(np.random.default_rng(seed).standard_normal((rows, 16)), jnp.float32), None
+    return patches(rows, seed=seed) if name == "naflex" else (images(rows, seed=seed), None)
 
 
 def keys(rows=4, seed=0):

@@ -65,7 +65,7 @@ def test_positions_of_images_add_up_to_their_vectors(encoder):
     mean = dense.mean(1)
     np.testing.assert_allclose(mean / np.linalg.norm(mean, axis=1, keepdims=True), narrow.encode(images), atol=1e-5)
     assert dense.shape == (6, 4, 5)
-    with pytest.raises(ConfigError, match="view 'text' reads texts"):
+    with pytest.raises(ConfigError, match="view 'text' does not read images"):
         encoder.dense(["seven"], "text")
 
 
@@ -91,7 +91,7 @@ def test_more_texts_than_are_sorted_together(encoder, monkeypatch):
 
 def test_a_prompt_stands_before_the_text(encoder):
     np.testing.assert_array_equal(encoder.encode(["three"], prompt="the digit "), encoder.encode(["the digit three"]))
-    with pytest.raises(ConfigError, match="view 'image' reads images, which take no prompt"):
+    with pytest.raises(ConfigError, match="view 'image' reads no texts, and only they take a prompt"):
         encoder.encode([np.zeros((8, 8), np.uint8)], prompt="a photo of ")
 
 

@@ -37,7 +37,7 @@ def gist(
     Args:
         zq: query embeddings, unit length.
         zp: passage embeddings, unit length; row i < B belongs to query i, later rows to none.
-        zq_guide: the guide's embeddings of the queries, unit length. Not differentiated.
+        zq_guide: the guide's embeddings of the queries, of any length: their cosines decide. Not differentiated.
         zp_guide: the guide's embeddings of the passages, likewise.
         logit_scale: 1 / temperature, no unit; the paper keeps it at 100.
         id: label of each pair; pairs of one label are no negatives of each other, whatever the guide says. None: all differ.
@@ -65,7 +65,7 @@ def gist(
     _check(zq, zp, zn, zn_guide, also, margin_kind, negatives)
     valid = pairs.present(weight, zq.shape[0])
     zq, zp, zn = (pairs.blank(z, weight) for z in (zq, zp, zn))
-    guides = (jax.lax.stop_gradient(pairs.blank(z, weight)) for z in (zq_guide, zp_guide, zn_guide))
+    guides = (_directions(pairs.blank(z, weight)) for z in (zq_guide, zp_guide, zn_guide))
     logits = _candidates(zq, zp, zn, also, negatives, matmul_dtype)
     seen = _candidates(*guides, also, negatives, "float32")
     own = jnp.diagonal(seen["query_passage"])[:, None]
@@ -79,6 +79,11 @@ def gist(
     total = lambda masks: sum((mask & valid[:, None]).sum() for mask in masks.values()).astype(loss.dtype)
     rows = jnp.ones_like(loss) if weight is None else weight
     return jnp.where(valid, loss, 0), rows, {"dropped": (total(near), total(offered))}
+
+
+def _directions(z: Array | None) -> Array | None:
+    """Rows of length one without a gradient; what is stored of a guide may have any length."""
+    return None if z is None else jax.lax.stop_gradient(z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12))
 
 
 def _candidates(zq, zp, zn, also: Sequence[str], negatives: str, matmul_dtype: str) -> dict[str, Float[Array, "B C"]]:

@@ -29,14 +29,14 @@ def mi_mix(
         logit_scale: 1 / temperature, no unit.
         share: of query i in row i, from 0.5 to 1. None: 1, nothing is mixed, for evaluation.
         partner: the other query of row i. None: itself.
-        id: label of each pair; passages of the row's own label do not compete. None: all differ.
+        id: label of each pair; passages of the row's own label do not compete, the partner's always does. None: all differ.
         alias: a second label of the same use.
         weight: of each pair in the mean over the batch; 0 marks padding, which is also no candidate for anyone. None: all 1.
         weighted: a negative counts in proportion to its own exponential, as in `simclr`.
         matmul_dtype: of the operands of similarity matmuls; sums are float32. float64 embeddings stay float64.
 
     Returns:
-        Loss of each row in nats (0 for padding), the weight of each, and the mean share.
+        Loss of each row in nats (0 for padding and for rows mixed with it), the weight of each, likewise, and the mean share.
 
     Raises:
         ValueError: fewer passages than queries.
@@ -50,10 +50,16 @@ def mi_mix(
     valid = pairs.present(weight, queries)
     zq, zp = pairs.blank(zq, weight), pairs.blank(zp, weight)
     logits = logit_scale * cosines(zq, zp, matmul_dtype)
-    offered = ~pairs.pair_mask(pairs.labels(id, alias), queries, zp.shape[0]) & pairs.beyond(valid, zp.shape[0])[None, :]
-    own = jnp.diagonal(logits)
+    candidate = pairs.beyond(valid, zp.shape[0])[None, :]
+    offered = ~pairs.pair_mask(pairs.labels(id, alias), queries, zp.shape[0]) & candidate
+    own = other = jnp.diagonal(logits)
+    rows = jnp.ones_like(own) if weight is None else weight.astype(own.dtype)
+    if partner is not None:
+        # A target that is no candidate would make a loss without a floor: a partner of the same label, or one that is padding.
+        offered |= (jnp.arange(zp.shape[0])[None, :] == partner[:, None]) & ~jnp.eye(queries, zp.shape[0], dtype=bool) & candidate
+        other = jnp.take_along_axis(logits, partner[:, None], axis=1)[:, 0]
+        valid &= valid[partner]
+        rows = jnp.where(valid, rows, 0)
     part = jnp.ones_like(own) if share is None else share.astype(own.dtype)
-    other = own if partner is None else jnp.take_along_axis(logits, partner[:, None], axis=1)[:, 0]
     loss = jnp.logaddexp(own, log_negatives(logits, offered, weighted)) - part * own - (1 - part) * other
-    rows = jnp.ones_like(loss) if weight is None else weight
     return jnp.where(valid, loss, 0), rows, {"share": ((part * rows).sum(), rows.sum())}

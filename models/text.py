@@ -96,11 +96,11 @@ class Text(nn.Module):
             (residual, (2 * self.width) ** -0.5, residual),
             self.dtype, self.attention_dropout, self.bottleneck,
         )  # fmt: skip
-        # Under a causal mask nothing kept can see the padding that follows it, so the padding mask is only needed without one.
+        # Under a causal mask nothing kept can see the padding that follows it: the padding mask is for others, and for hooks.
         stack = Stack(self.layers, block, self.scan, self.remat, name="blocks")
-        seen = packed.texts if packed is not None else None if self.causal else mask
+        seen = packed.texts if packed is not None else None if self.causal and hook is None else mask
         x, after, layers = stack(x, seen, keys, hook=hook, keep_layers=needs_layers(self.pooling, capture))
-        mask = mask if self.causal else after
+        mask = mask if seen is None else after
         if packed is not None:
             ids, x, layers, mask = packing.unpack(packed, ids, x, layers)
         is_eos = ids == (jnp.max(ids, axis=1, keepdims=True) if self.eos_id < 0 else self.eos_id)

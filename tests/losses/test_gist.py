@@ -43,7 +43,9 @@ def test_value_is_the_definition(seed, queries, extra, width, hard, padded, left
     arrays = drawn.inputs(gist, batch, without=(*left_out, *(HARD if without_hard else ())))
     options["also"] = tuple(sorted(also))
     with jax.enable_x64(True):
-        np.testing.assert_allclose(value(arrays, **options)[0], pair_losses.gist(**arrays, **options), rtol=1e-12, atol=1e-12)
+        (found, _, metrics), (expected, counts) = value(arrays, **options), pair_losses.gist(**arrays, **options)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(metrics["dropped"], counts)
 
 
 def test_a_guide_that_drops_nothing_leaves_infonce():
@@ -90,8 +92,11 @@ def test_a_hard_negative_that_is_dropped_everywhere_has_no_gradient():
 
 def test_the_length_of_the_guides_vectors_and_their_gradient_mean_nothing():
     arrays = guided()
-    scaled = arrays | {name: 3 * arrays[name] for name in ("zq_guide", "zp_guide")}
-    np.testing.assert_array_equal(value(arrays)[0], value(scaled)[0])
+    lengths = np.exp2(np.arange(8, dtype=np.float32) % 5)[:, None]  # of each row another; powers of two round nothing
+    scaled = arrays | {name: lengths * arrays[name] for name in ("zq_guide", "zp_guide")}
+    for margin in (0.0, 0.3):
+        np.testing.assert_array_equal(value(arrays, margin=margin)[0], value(scaled, margin=margin)[0])
+    assert (value(arrays, margin=0.3)[0] != value(arrays)[0]).any()
     gradient = jax.jit(jax.grad(lambda z: gist(**on_device(arrays, zq_guide=z))[0].sum()))(jnp.asarray(arrays["zq_guide"]))
     np.testing.assert_array_equal(gradient, 0)
 
@@ -102,16 +107,18 @@ def test_a_larger_margin_drops_more(kind):
     arrays = drawn.inputs(gist, drawn.batch(seed=5, queries=8, padded=0), without=OPTIONAL)
     own = (arrays["zq_guide"] * arrays["zp_guide"]).sum(1)
     assert own.min() < 0 < own.max()
-    losses = [value(arrays, margin=margin, margin_kind=kind)[0] for margin in (0.0, 0.1, 0.3, 0.9)]
+    losses, _, metrics = zip(*(value(arrays, margin=margin, margin_kind=kind) for margin in (0.0, 0.1, 0.3, 0.9)), strict=True)
     assert all((after <= before + 1e-6).all() for before, after in zip(losses, losses[1:], strict=False))
     assert (losses[-1] < losses[0] - 1e-3).any() and np.isfinite(losses).all()
+    (first, *_, last), offered = zip(*(of["dropped"] for of in metrics), strict=True)
+    assert (first, offered[0]) == pair_losses.gist(**arrays)[1] and 0 < first < last < offered[0] == offered[-1]
 
 
 def test_a_text_beside_itself_is_dropped_even_where_its_pair_is_as_near():
     """The guide says 1 of every pair, and 1 > 1 is false: the query itself is masked as what it is."""
     arrays = guided()
     arrays["zp_guide"] = arrays["zq_guide"] = np.eye(8, dtype=np.float32)
-    expected = pair_losses.gist(**{name: np.asarray(array, np.float64) for name, array in arrays.items()})
+    expected, _ = pair_losses.gist(**{name: np.asarray(array, np.float64) for name, array in arrays.items()})
     np.testing.assert_allclose(value(arrays)[0], expected, rtol=1e-5)
 
 

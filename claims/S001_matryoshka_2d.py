@@ -1,7 +1,8 @@
 """S001, 2DMSE: is a model whose inner layers and first values were trained to be embeddings a better small model than one that is cut?
 
 Retrieval of functions by their docstrings, held out by package, from random init. A model of four layers and 64 values is cut to two layers
-and 16 values: plainly trained, trained with Matryoshka, and with 2DMSE; beside it a model of that size of its own.
+and 16 values: plainly trained, trained with Matryoshka, and with 2DMSE; beside it a model of that size of its own. Of the grid of depths
+and widths these are the corners with two or four layers, and 16 or 64 values. Passages begin with their function's signature.
 """
 
 import pathlib

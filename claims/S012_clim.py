@@ -1,8 +1,8 @@
 """S012, CLIM: does a model that was tuned on mosaics know what each tile of one says?
 
 Rendered characters and their names, from random init. Both runs learn from single images, with the same batches, for the same steps. Then
-the names stand still, and one run goes on with regions of mosaics of four beside whole images, the other with whole images alone, for
-as many images. Each tile of mosaics of characters that training never showed ranks all held-out names.
+the names stand still, and one run goes on with regions of mosaics of four (2 by 2 alone) beside whole images, the other with whole images
+alone, for as many images. Each tile of mosaics of characters that training never showed ranks all held-out names.
 """
 
 import pathlib

@@ -1,8 +1,9 @@
 """S093, the inverse cloze task: do a text's own sentences, asking for the rest of it, teach a tower to search before it sees a pair?
 
 A small tower reads docstrings (sentences ask) and bodies of functions (lines ask), or the same texts with tokens hidden, for the same
-number of tokens, and then learns from one documented function in ten. Retrieval of functions by their docstrings, held out by package,
-before that second stage and after it, beside BM25.
+number of tokens, and then learns from one documented function in ten, for 60 steps. Retrieval of functions by their docstrings, held out
+by package, before that second stage and after it, beside BM25. The card's other tasks, which need links between documents, are not among
+the arms. Both sides share one tower; scores are cosines.
 """
 
 import pathlib

@@ -1,10 +1,11 @@
 """S103, distilled sentence embedding: does a student learn more from a teacher's scores of pairs than from their labels?
 
-Pairs of docstring and body, half of them true and half with the body of a function nearby in the same module. The teacher is large and
-frozen: all-MiniLM-L6-v2 with a classifier of [a, b, a b, |a - b|] on top, fitted to the training pairs; it is no cross-encoder, the one
-thing in which this is not the card. Its logits are computed once and read from the rows of a file. Students start at random; their pairs'
-score comes from the paper's head, or from a scaled cosine. Measured on packages held out: for each true pair, the share of false pairs
-that score less (its mean is the area under the ROC curve).
+Pairs of docstring and body, half of them true and half with the body of a function nearby, mostly of the same module. The teacher is large
+and frozen: all-MiniLM-L6-v2 with a classifier of [a, b, a b, |a - b|] on top, fitted to the training pairs; it is no cross-encoder. Its
+logits are computed once and read from the rows of a file. Students start at random, not from a pretrained tower, and are means of words
+behind a linear map, so that there are no last four layers to join; their pairs' score comes from the paper's head, or from a scaled cosine.
+How near students come to the teacher's own scores is not measured. Measured on packages held out: for each true pair, the share of false
+pairs that score less (its mean is the area under the ROC curve).
 """
 
 import json

@@ -3,6 +3,9 @@
 Retrieval of functions by their docstrings, held out by package, from random init. Both take the loss of four sizes in each step: (1, 8),
 (2, 16), (3, 32) and (4, 64) as layers and values, or the whole model, a drawn layer, a drawn width, and both. Off the list, (1, 64) and
 (4, 8) are measured too: there the fixed list may lose.
+
+Each arm is its method as published, so more differs than the sizes: of the fixed list, scores follow those of the whole model, which has no
+gradient there, and all sizes count alike; of the drawn ones, vectors do, with a gradient on both sides, and shallow layers count more.
 """
 
 import pathlib

@@ -3,6 +3,7 @@
 SimCSE from random init on the bodies of functions, without a pair in sight; what is measured is how docstrings, which training never
 shows, find the functions of packages that it never shows: what a retriever is for, where the card would match halves of a docstring (X03).
 Three views are three passes with dropout; the arms with whitening have three views as well, so that more positives explain nothing.
+The tower is a mean of words behind a linear map, where the paper reads a first token; alignment and uniformity are not measured.
 """
 
 import pathlib

@@ -2,6 +2,8 @@
 
 Docstrings alone train a small encoder from random init; then the first half of the words of a docstring finds its second half, in packages
 that training never saw. Beside SimCSE: nothing learned, two passes without dropout, and one pass under dropout as its own positive.
+
+Chosen here: the mean over tokens, and no layer on top that training alone has. What equal passes do to alignment is not measured.
 """
 
 import pathlib

@@ -1,7 +1,8 @@
 """X04, Matryoshka: do the first values of a vector make a better short vector when they were trained to?
 
-Retrieval of functions by their docstrings, held out by package, from random init. Short vectors of 16 and 32 values come from a plain
-model by truncation or by PCA (fitted on training texts), from one Matryoshka model, and from models of that width.
+Retrieval of functions by their docstrings, held out by package, from random init. Short vectors of 16 and 32 values come from a plain model
+by truncation or by PCA (fitted on training texts), from one Matryoshka model, and from models of that width. The Matryoshka model is
+trained at 64 and 128 values too; those are not compared, nor are images. Undocumented functions take part, with their names.
 """
 
 import pathlib

@@ -5,8 +5,8 @@ SLIP contrasts two moved views of every image, and no other loss sees those with
 trained on that half of the characters as a classifier: a text of one token stands for each class, so that it knows no word of a name.
 Names and images of the remaining characters are what is measured. All arms see the same pairs in the same order.
 
-Chosen here: labels keep only equal pixels out of each other's negatives among views; none is cropped or flipped; the projector has 512,
-512 and 128 values.
+Chosen here: labels keep only equal pixels out of each other's negatives among views; none is cropped or flipped, they are turned a little
+and have noise, where the card would change strokes as well; the projector has 512, 512 and 128 values and reads projected vectors.
 """
 
 import pathlib

@@ -3,11 +3,12 @@
     python -m launch.train --config=configs/glyphs_methods.py:method=mochi --workdir=runs/mochi
 
 `mochi`: keys from an average of the text tower, negatives from a queue, mixed into harder ones. `m2_mix`: mixtures of both sides as further
-negatives. `mi_mix`: plain pairs for a third of the steps, then names whose hidden states are mixed. `slip`: two more views of each image.
-`structure_clip`: beside each name one that is false of the image by a word. `clim`: plain pairs for three quarters of the steps, then
-tiles of mosaics against their names, which stay as they are. With a tower that stands still: `lit`, the image tower of an earlier run,
-whose workdir is `path`; `llm2clip`, a sentence-transformers model of BERT's kind, in the folder `path`, behind a residual adapter on the
-text side. With `smoke` and no path, the tower that stands still is a random one.
+negatives, from random init and at a learned temperature where the paper tunes a finished model at 0.01. `mi_mix`: plain pairs for a third
+of the steps, then names whose hidden states are mixed. `slip`: two more views of each image, whose projected vectors the projector reads.
+`structure_clip`: beside each name one that is false of the image by a word. `clim`: plain pairs for three quarters of the steps, then tiles
+of mosaics against their names, which stay as they are. With a tower that stands still: `lit`, the image tower of an earlier run, whose
+workdir is `path`; `llm2clip`, a sentence-transformers model of BERT's kind, in the folder `path`, behind a residual adapter on the text
+side. With `smoke` and no path, the tower that stands still is a random one.
 """
 
 from ml_collections import ConfigDict

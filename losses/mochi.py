@@ -66,7 +66,7 @@ def mochi(
 
     Relations: without mixtures and queue it is `infonce` with symmetric=False and positives="exclude". Mixtures have no gradient, but the
     query has one through its cosine with them.
-    Source: Kalantidis et al. 2020, arXiv:2010.01028.
+    Source: Kalantidis et al. 2020, arXiv:2010.01028. The default numbers of mixtures are from memory: no public code settled them.
     """
     _check(zq, zp, zn, queue_z, hardest, mixed, with_query, in_batch, negatives)
     valid = pairs.present(weight, zq.shape[0])

@@ -48,7 +48,7 @@ class RetroMae(nn.Module):
     tokens, never token i; the residual comes from what it asks with, so the answer cannot pass around the attention. Makes `encoder` and
     `decoder`, states `[B T w]` for `losses/masked_language.py` and `losses/bag_of_words.py`, and `table` and `bias` as `MaskedLanguage`.
 
-    Not settled by the paper and chosen here: tokens are drawn one by one, not by whole words, and each with probability `visible`.
+    Otherwise than in the released code, tokens are drawn one by one, not by whole words. Chosen here: each with probability `visible`.
 
     Source: Xiao & Liu 2022 (arXiv:2205.12035), enhanced decoding. That the query has the place, type and norm of the tower's embeddings
         is how the released code of DupMAE asks (Xiao & Liu 2022, arXiv:2211.08769).

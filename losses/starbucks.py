@@ -82,7 +82,7 @@ def starbucks(
 
 
 def _of_scores(whole: Mapping[str, Array], smaller: Mapping[str, Array], scale, valid, matmul_dtype: str) -> Float[Array, " B"]:
-    """KL(softmax(whole) || softmax(smaller)) of each query's scores; a size at a time, so that no more than two matrices are alive."""
+    """KL(softmax(whole) || softmax(smaller)) of each query's scores; XLA keeps about a matrix for each size."""
 
     def log_probabilities(z: Mapping[str, Array], scale) -> Float[Array, "B C"]:
         logits = scale * cosines(z["zq"], z["zp"], matmul_dtype)

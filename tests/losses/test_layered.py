@@ -159,6 +159,26 @@ def test_scores_teach_and_learn_nothing():
         assert np.abs(with_kl[f"{side}_layers"][0] - without[f"{side}_layers"][0]).max() > 1e-3
 
 
+def test_features_teach_and_learn():
+    """The states of the last layer have no part in the losses of single sizes; here their gradient is the divergence's alone."""
+    sizes, kl = ((1, 2), (3, 6)), dict(kind="features", logit_scale=1.0)
+    with jax.enable_x64(True):
+        arrays = batch(queries=4, padded=1, dtype=np.float64)
+        _, gradients = value_and_gradients("starbucks", arrays, sizes=sizes, kl="features", kl_weight=0.3)
+        base, layers, rest = naive(arrays)
+        weight = rest["weight"]
+
+        def divergence(layers):
+            of = lambda kl_weight: layered_losses.starbucks(base, layers, sizes, kl_weight=kl_weight, **rest | kl)
+            return ((of(0.3) - of(0.0)) * weight).sum() / weight.sum()
+
+        for side, states in layers.items():
+            turn = np.zeros_like(states)
+            turn[-1] = np.random.default_rng(1).normal(size=states[-1].shape)
+            up, down = (divergence(layers | {side: states + step * turn}) for step in (1e-5, -1e-5))
+            np.testing.assert_allclose((gradients[f"{side}_layers"] * turn).sum(), (up - down) / 2e-5, rtol=1e-6)
+
+
 @pytest.mark.many_processes  # compiles four gradients
 def test_the_gradient_is_the_sum_of_those_of_single_sizes():
     arrays, sizes = batch(), ((1, 2), (2, 4))

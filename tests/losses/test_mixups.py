@@ -13,6 +13,7 @@ from losses.mi_mix import mi_mix
 from losses.schedules import SCHEDULES
 from losses.simclr import simclr
 from tests.losses import drawn
+from tests.losses.test_contracts import on
 from tests.oracles import mixing
 
 BATCH = drawn.batch(queries=6, padded=0)
@@ -26,6 +27,18 @@ def take(batch, *names):
 @functools.partial(jax.jit, static_argnums=(0,), static_argnames=("weighted", "temperature"))
 def value(loss, arrays, **options):
     return loss(**arrays, **options)[0]
+
+
+def check_gradients(loss, definition, arrays, **fixed):
+    """Those of the sum over rows, along a random turn of each array, are central differences of the definition."""
+    rng, total = np.random.default_rng(1), lambda leaves: loss(leaves)[0].sum()
+    for name, gradient in jax.jit(jax.grad(total))({name: jnp.asarray(array) for name, array in arrays.items()}).items():
+        turn = rng.normal(size=gradient.shape)
+        if turn.ndim:
+            turn -= (turn * arrays[name]).sum(1, keepdims=True) * arrays[name]  # the length of an embedding stays 1
+        up, down = ({name: arrays[name] + step * turn} for step in (1e-5, -1e-5))
+        slope = (sum(definition(**arrays | up, **fixed)) - sum(definition(**arrays | down, **fixed))) / 2e-5
+        np.testing.assert_allclose((gradient * turn).sum(), slope, rtol=1e-6)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -45,6 +58,68 @@ def test_mi_mix_is_the_definition(weighted):
         expected = mixing.mi_mix(batch["zq"], batch["zp"], float(batch["logit_scale"]), share, partner, weighted)
         found = value(mi_mix, take(batch) | dict(share=jnp.asarray(share), partner=jnp.asarray(partner)), weighted=weighted)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_partner_competes_whatever_its_label_unless_it_is_padding(weighted):
+    with jax.enable_x64(True):
+        batch = drawn.batch(queries=7, passages=9, padded=2, dtype=np.float64)
+        batch |= dict(id=np.array([0, 0, 1, 2, 3, 0, 4], np.int32), alias=np.array([0, 1, 2, 1, 4, 1, 6], np.int32))
+        share, partner = np.linspace(0.5, 1, 7), np.array([1, 3, 5, 2, 0, 4, 6], np.int32)  # by id, by alias, padding; padding by others
+        labels, weight = (batch["id"], batch["alias"]), batch["weight"]
+        expected = mixing.mi_mix(batch["zq"], batch["zp"], float(batch["logit_scale"]), share, partner, weighted, labels, weight)
+        arrays = take(batch, *Z, "id", "alias", "weight") | dict(share=jnp.asarray(share), partner=jnp.asarray(partner))
+        found, rows, metrics = jax.jit(functools.partial(mi_mix, weighted=weighted))(**arrays)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        kept = np.array([1, 1, 0, 1, 1, 0, 0])
+        np.testing.assert_array_equal(found > 0, kept)
+        np.testing.assert_array_equal(rows, weight * kept)
+        np.testing.assert_allclose(metrics["share"], [(share * rows).sum(), rows.sum()], rtol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_row_that_is_its_partner_pays_for_its_own_share_even_in_a_batch_of_one_label(weighted):
+    """The partner's passage is then the only candidate beside its own; without it the loss would be -25."""
+    eye, partner = jnp.eye(4), jnp.array([1, 2, 3, 0])
+    arrays = dict(zq=eye[partner], zp=eye, logit_scale=jnp.float32(50), share=jnp.full(4, 0.5), partner=partner, id=jnp.zeros(4, int))
+    np.testing.assert_allclose(value(mi_mix, arrays, weighted=weighted), 25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_weights_of_negatives_have_a_gradient(weighted):
+    with jax.enable_x64(True):
+        batch = drawn.batch(queries=6, padded=0, dtype=np.float64)
+        arrays, mixed = (
+            {name: batch[name] for name in Z},
+            dict(share=np.linspace(0.5, 1, 6), partner=np.array([1, 2, 0, 3, 5, 4], np.int32)),
+        )
+        check_gradients(lambda leaves: simclr(**leaves, weighted=weighted), mixing.simclr, arrays, weighted=weighted)
+        given = jax.tree.map(jnp.asarray, mixed)
+        check_gradients(lambda leaves: mi_mix(**leaves, **given, weighted=weighted), mixing.mi_mix, arrays, weighted=weighted, **mixed)
+
+
+def test_mixtures_of_a_pair_have_a_gradient():
+    with jax.enable_x64(True):
+        batch, key = drawn.batch(queries=6, padded=0, dtype=np.float64), jax.random.key(3)
+        of_unit = lambda zq, zp, **fixed: mixing.m2_mix(drawn.unit(zq), drawn.unit(zp), **fixed)  # a turned one is longer by 1e-10
+        share = float(arcsine(key, jnp.float64))
+        arrays = {name: batch[name] for name in ("zq", "zp")}
+        check_gradients(lambda leaves: m2_mix(**leaves, key=key), of_unit, arrays, share=share, temperature=0.07)
+
+
+@pytest.mark.parametrize("name", ["m2_mix", "mi_mix"])
+def test_on_a_mesh_the_batch_has_one_share_and_every_row_its_partner(name):
+    batch = drawn.batch(queries=16, padded=2)
+    drawn_alike = dict(m2_mix=dict(key=jax.random.key(3)), mi_mix=dict(logit_scale=batch["logit_scale"]))[name]
+    rows = (
+        dict(share=np.linspace(0.5, 1, 16, dtype=np.float32), partner=np.roll(np.arange(16, dtype=np.int32), 5)) if name == "mi_mix" else {}
+    )
+    split = {key: batch[key] for key in ("zq", "zp", "id", "weight")} | rows
+    run = jax.jit(dict(m2_mix=m2_mix, mi_mix=mi_mix)[name])
+    expected = run(**split, **drawn_alike)
+    with jax.set_mesh(mesh := jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)):
+        found = run(**on(mesh, split), **drawn_alike)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), found, expected)  # sums in another order
 
 
 def test_m2_mix_is_the_definition():

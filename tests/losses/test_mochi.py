@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from losses.infonce import infonce
-from losses.mochi import draw, mochi, pick
+from losses.mochi import _mixtures, draw, mochi, pick
 from tests.losses import drawn
 from tests.losses.test_contracts import on
 from tests.oracles import mixing
@@ -135,6 +135,23 @@ def test_a_mixture_is_no_copy_and_nearer_than_the_farther_of_its_parts():
         for h, place in zip(made[32:], draws.one[i], strict=True):
             part = chosen[int(place * len(chosen))]
             assert q @ h >= q @ part - 1e-6 and h @ part > h @ q
+
+
+def test_the_losss_own_mixtures_are_nearer_than_the_farther_of_their_parts():
+    rng = np.random.default_rng(0)
+    zq, table = (jnp.asarray(drawn.unit(rng.normal(size=(rows, 8))), jnp.float32) for rows in (64, 40))
+
+    @jax.jit
+    def made(zq, table):
+        draws = draw(jax.random.key(0), zq, 32, 16)
+        return _mixtures(zq, table, jnp.ones((64, 40), bool), draws, 7, "float32"), pick(draws, jnp.full((64, 1), 7))
+
+    ((two, _), (harder, _)), places = jax.tree.map(np.asarray, made(zq, table))
+    nearest = -np.sort(-np.asarray(zq) @ np.asarray(table).T, axis=1)[:, :7]
+    assert (nearest > 0).all()
+    first, second, one = (np.take_along_axis(nearest, place, 1) for place in places)
+    assert (two >= np.minimum(first, second) - 1e-6).all() and (two > np.maximum(first, second)).any()
+    assert (harder >= one - 1e-6).all() and (harder < np.sqrt((1 + one) / 2) + 1e-6).all()  # nearer its part than the query: below half-way
 
 
 def test_rows_draw_their_own():

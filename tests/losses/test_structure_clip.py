@@ -59,11 +59,12 @@ def test_without_its_weight_knowledge_has_no_gradient():
     assert np.abs(gradients(leaves, {})["knowledge"]).max() > 0
 
 
-def test_the_hardest_one_alone_is_touched_even_among_equals():
-    """Of an image, every other caption but one is free to change."""
+@pytest.mark.parametrize("side", PAIR)
+def test_the_hardest_one_alone_is_touched_even_among_equals(side):
+    """Of an image, every other caption but one is free to change; of a caption, every other image."""
     own = jnp.eye(4, 6)
-    same = jnp.broadcast_to(own[1], (4, 6)).at[0].set(own[0])  # captions 1, 2, 3 are one
-    found = jax.jit(jax.grad(lambda zp: structure_clip(own, zp, margin=2.0)[0][0]))(same)
+    same = jnp.broadcast_to(own[1], (4, 6)).at[0].set(own[0])  # captions, or images, 1, 2, 3 are one
+    found = jax.jit(jax.grad(lambda z: structure_clip(**dict(zq=own, zp=own) | {side: z}, margin=2.0)[0][0]))(same)
     touched = np.flatnonzero(np.abs(found).max(1))
     assert touched.tolist() == [0, 1]
 

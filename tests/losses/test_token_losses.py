@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from losses import LOSSES
+from tests.losses.test_exchange import programs
 from tests.oracles import token_losses as oracle
 
 NAMES = ("masked_language", "bag_of_words")
@@ -76,6 +77,32 @@ def test_float64_stays_float64_and_the_gradient_is_that_of_the_definition(name):
         step[place] = 1e-5
         slope = (mean(arrays | {key: arrays[key] + step}) - mean(arrays | {key: arrays[key] - step})) / 2e-5
         np.testing.assert_allclose(gradients[key][place], slope, rtol=1e-5, atol=1e-9)
+
+
+@EACH
+def test_scores_of_minus_ten_thousand_are_still_above_what_is_hidden(name):
+    """Released code hides by -1000, which most scores here are below."""
+    arrays = drawn(name)
+    arrays |= dict(states=-3000 * np.abs(arrays["states"]), table=np.abs(arrays["table"]))
+    scores = arrays["states"] @ arrays["table"].T
+    assert scores.min() < -1e4 and np.median(scores) < -5e3
+    gradients, (value, _, _) = call(name, arrays)
+    np.testing.assert_allclose(value, getattr(oracle, name)(**arrays)[0], rtol=1e-5, atol=1e-2)  # float32 spaces 1e4 by 0.001
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+@EACH
+def test_scores_of_all_tokens_are_never_in_memory_at_once(name):
+    arrays = drawn(name)
+    split = [{key: a for key, a in arrays.items() if (key in ("states", "table", "bias")) == chosen} for chosen in (True, False)]
+
+    def largest(**options):
+        traced = jax.make_jaxpr(compiled(name, **options))(*split)
+        made = [v.aval for program in programs(traced.jaxpr) for e in program.eqns for v in e.outvars]
+        return max(a.size for a in made if jnp.issubdtype(a.dtype, jnp.floating))
+
+    scores = arrays["states"][..., 0].size * len(arrays["table"])
+    assert largest() >= scores > largest(block_size=3)
 
 
 @EACH

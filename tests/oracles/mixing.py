@@ -52,11 +52,16 @@ def simclr(zq, zp, logit_scale, weighted):
     return [(values[i] + values[i + count]) / 2 for i in range(count)]
 
 
-def mi_mix(zq, zp, logit_scale, share, partner, weighted):
-    values = []
+def mi_mix(zq, zp, logit_scale, share, partner, weighted, labels=(), weight=None):
+    """A passage competes unless it is the row's own, padding, or of one of its labels; the partner's does whatever its labels."""
+    values, there = [], lambda k: weight is None or k >= len(zq) or weight[k] != 0
+    alike = lambda i, k: k < len(zq) and any(label[i] == label[k] for label in labels)
     for i, q in enumerate(zq):
+        if not there(i) or not there(partner[i]):
+            values.append(0.0)
+            continue
         s = [logit_scale * float(q @ p) for p in zp]
-        rest = _negatives([v for k, v in enumerate(s) if k != i], weighted)
+        rest = _negatives([s[k] for k in range(len(zp)) if k != i and there(k) and (k == partner[i] or not alike(i, k))], weighted)
         log_p = [v - math.log(rest + math.exp(s[i])) for v in s]
         values.append(-share[i] * log_p[i] - (1 - share[i]) * log_p[partner[i]])
     return values

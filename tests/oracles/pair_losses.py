@@ -90,8 +90,9 @@ def gist(
     zq, zp, zq_guide, zp_guide, logit_scale, id=None, alias=None, zn=None, zn_guide=None, weight=None,
     *, also=("query_query", "passage_passage"), margin=0.0, margin_kind="absolute", negatives="all",
 ):  # fmt: skip
+    """Values, and how many candidates the guide drops of how many."""
     weight = np.ones(len(zq)) if weight is None else weight
-    scale, values, queries = float(logit_scale), np.zeros(len(zq)), len(zq)
+    scale, values, queries, dropped, offered = float(logit_scale), np.zeros(len(zq)), len(zq), 0, 0
     for i in range(queries):
         if weight[i] == 0:
             continue
@@ -110,4 +111,5 @@ def gist(
         kept = [scale * student for student, guide in found if not guide > threshold]
         target = scale * _dot(zq[i], zp[i])
         values[i] = _log_sum_exp([target, *kept]) - target
-    return values
+        dropped, offered = dropped + len(found) - len(kept), offered + len(found)
+    return values, (dropped, offered)

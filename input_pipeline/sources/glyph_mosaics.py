@@ -24,7 +24,7 @@ class GlyphMosaics(Glyphs):
         size: side of images and canvases in pixels; a multiple of every grid.
         heldout: as in `Glyphs`.
         only: likewise.
-        grids: tiles along a side, one of which each mosaic draws.
+        grids: tiles along a side, one of which each mosaic draws; (2, 3, 4) is published, for larger images.
 
     Raises:
         ValueError: as `Glyphs`, or grids that do not divide the size.

@@ -73,8 +73,8 @@ def make(model, towers, rows: int) -> tuple[Mixing, ...]:
         rows: of a device's part of a microbatch, which groups have to divide.
 
     Raises:
-        ConfigError: an unknown key or view, a view whose tower has no layers or is a companion, groups that do not divide the rows, or a
-            name that a view has already.
+        ConfigError: an unknown key or view, a view whose tower has no layers, is a companion or reads its end-of-text token, which does
+            not count where the partner is shorter, groups that do not divide the rows, or a name that a view has already.
     """
     found = []
     for label, entry in (model.mixing if "mixing" in model else {}).items():
@@ -84,6 +84,8 @@ def make(model, towers, rows: int) -> tuple[Mixing, ...]:
         unfit = [tower for tower in read_by if tower in companions(model) or not hasattr(towers[tower], "layers")]
         if unfit or not read_by:
             raise ConfigError(f"{key}.views are read by {unfit or 'nothing'}; name views of towers that train and have layers.")
+        if at_end := [tower for tower in read_by if getattr(towers[tower], "pooling", "") == "eos"]:
+            raise ConfigError(f"{key}: {at_end[0]} would read an end that its partner lacks; set its options.pooling to 'mean' or 'last'.")
         if entry.group < 2 or rows % entry.group:
             fits = max(n for n in range(1, min(max(entry.group, 2), rows) + 1) if rows % n == 0)
             raise ConfigError(f"{rows} rows of a device's microbatch do not split into groups of {entry.group}; set {key}.group to {fits}.")

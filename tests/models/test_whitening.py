@@ -87,6 +87,42 @@ def test_each_view_and_step_has_an_order_of_its_own(params):
     np.testing.assert_allclose(found(0, groups=0)["two"], plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-10)
 
 
+UNIT = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+TWO = np.random.default_rng(1).normal(size=(2, 64))
+SINGULAR = dict(one_vector=np.ones((16, 64)), two_vectors=TWO[np.arange(16) % 2])
+
+
+def test_float32_and_the_usual_eps_whiten_unit_vectors():
+    """Variances in a group of 8 channels go down to about 1 / 100, of which eps takes away 1e-4; float32 rounds to about 1e-6."""
+    rng = np.random.default_rng(1)
+    x, order, weight = UNIT(rng.normal(size=(512, 64))), rng.permutation(64).astype(np.int32), rng.normal(size=(512, 64))
+
+    def objective(x):
+        found = white(x, 8, 1e-6, order)
+        return (jnp.sin(found) * jnp.asarray(weight, x.dtype)).sum(), found
+
+    gradient = jax.jit(jax.grad(objective, has_aux=True))
+    exact, _ = gradient(x)
+    with jax.enable_x64(False):
+        slope, found = (np.asarray(array) for array in gradient(x.astype(np.float32)))
+    assert slope.dtype == found.dtype == np.float32
+    np.testing.assert_allclose(found, whitening.whiten(x, 8, 1e-6, order), atol=2e-5)
+    np.testing.assert_allclose(slope, exact, atol=2e-5 * np.abs(exact).max())
+    groups = found[:, order].reshape(512, 8, 8)
+    covariance = np.einsum("bgi,bgj->gij", groups, groups) / 512
+    np.testing.assert_allclose(covariance, np.broadcast_to(np.eye(8), (8, 8, 8)), atol=2e-4)
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_float32_and_the_usual_eps_stay_finite_on_singular_covariances(name):
+    with jax.enable_x64(False):
+        x, key, module = jnp.asarray(UNIT(SINGULAR[name]), jnp.float32), jax.random.key(0), ShuffledWhitening(groups=8)
+        params = module.init(jax.random.key(1), key, one=x)
+        objective = lambda params, x: jnp.sin(4 * module.apply(params, key, one=x)["one"]).sum()
+        value, gradients = jax.jit(jax.value_and_grad(objective, argnums=(0, 1)))(params, x)
+        assert all(np.isfinite(leaf).all() and leaf.dtype == np.float32 for leaf in jax.tree.leaves((value, gradients)))
+
+
 def test_statistics_and_gradients_are_those_of_all_rows_on_every_mesh(params):
     def objective(z):
         found = head().apply(params, jax.random.key(0), one=z, two=z)

@@ -13,9 +13,11 @@ from core.paths import by_path
 from losses.entries import entries, phases
 from models import dual
 from tests import tiny
+from tests.models import toys
+from tests.training.test_heads import same_movement
 from tests.training.test_loop import saved
 from training import loop, mixing
-from training.forward import example_keys
+from training.forward import example_keys, loss_key
 
 GROUP = 2
 
@@ -34,8 +36,8 @@ def config(**changes):
     return made
 
 
-def first_update(made, workdir, **mesh):
-    """The run, its first batch, and parameters and metrics after one update with the losses of the second phase."""
+def updates(made, workdir, **mesh):
+    """The run, its first batch, and parameters before and after two updates by the losses of the second phase, with the metrics of both."""
     run = tiny.prepare(made, workdir, **mesh)
     with jax.set_mesh(run.mesh), run.data.iterate(0) as batches:
         shardings = jax.tree.map(lambda s: s.sharding, run.abstract)
@@ -43,18 +45,21 @@ def first_update(made, workdir, **mesh):
         update = jax.jit(run.step, out_shardings=(shardings, meshes.replicated(run.mesh)), static_argnames="active")
         batch = {name: array for name, array in next(batches).items() if name in run.spec}
         stop = np.zeros(len(batch["id"]), np.uint8)
-        state, metrics = update(state, meshes.place_batch(batch | {"stop": stop}, run.mesh), np.bool_(False), active=run.active(2))
-        return run, batch, jax.tree.map(np.asarray, (by_path(state.params), metrics))
+        placed, before, metrics = meshes.place_batch(batch | {"stop": stop}, run.mesh), by_path(state.params), []
+        for _ in range(2):  # the rate of the first is 0
+            state, found = update(state, placed, np.bool_(False), active=run.active(2))
+            metrics.append(found)
+        return run, batch, *jax.tree.map(np.asarray, (before, by_path(state.params), metrics))
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return first_update(config(), tmp_path_factory.mktemp("alone"))
+    return updates(config(), tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.many_processes  # compiles steps
 def test_a_step_has_the_losses_of_its_phase(alone):
-    run, _, (_, metrics) = alone
+    run, *_, (metrics, _) = alone
     assert run.phases == {0: ("beside", "main"), 2: ("beside", "mixed")}
     assert [run.active(step)[1] for step in range(4)] == ["main", "main", "mixed", "mixed"]
     assert "train/mixed" in metrics and "train/main" not in metrics
@@ -64,17 +69,17 @@ def test_a_step_has_the_losses_of_its_phase(alone):
 
 @pytest.mark.many_processes
 def test_neither_mesh_nor_microbatches_change_what_is_mixed(alone, tmp_path):
-    mesh = dict(data=2, fsdp=2, tensor=2)
-    _, _, (params, metrics) = first_update(config(train__microbatches=2), tmp_path, devices=jax.devices(), **mesh)
-    for path, expected in alone[2][0].items():
-        np.testing.assert_allclose(params[path], expected, atol=2e-6, err_msg=path)
-    np.testing.assert_allclose(metrics["train/mixed"], alone[2][1]["train/mixed"], rtol=2e-5)
+    _, _, before, after, expected = alone
+    found = updates(config(train__microbatches=2), tmp_path, devices=jax.devices(), data=2, fsdp=2, tensor=2)
+    same_movement(before, after, found[3])
+    for one, other in zip(found[4], expected, strict=True):
+        np.testing.assert_allclose(one["train/mixed"], other["train/mixed"], rtol=2e-5)
 
 
 @pytest.mark.many_processes
 def test_a_mixed_row_is_its_own_and_its_partners_states_after_one_layer(alone):
     """Against a hook that mixes whole batches after each layer in turn: one of them is what the run drew."""
-    run, batch, _ = alone
+    run, batch, *_ = alone
     keys = example_keys(0, jnp.zeros((), jnp.int32), run.model.views, 16)
     (mixed,) = run.forward.mixing
     named = {name: np.asarray(array) for name, array in mixed.named(keys).items()}
@@ -91,6 +96,48 @@ def test_a_mixed_row_is_its_own_and_its_partners_states_after_one_layer(alone):
 
     distances = [np.abs(found - at(layer)).max() for layer in range(3)]
     assert sorted(distance < 1e-5 for distance in distances) == [False, False, True]
+
+
+@pytest.mark.parametrize("view, layers", [("image", 1), ("text", 3)])
+def test_each_step_mixes_after_one_layer_and_after_each_as_often(view, layers):
+    rows, steps = 8, 400
+    mixed = mixing.Mixing("mixed", ("image", "text"), (1, 3), GROUP)
+    keys, x = example_keys(0, jnp.zeros((), jnp.int32), mixed.views, rows), jax.random.normal(jax.random.key(0), (rows, 2, 3))
+
+    def changed(step):
+        hook = mixed.hooks(keys, step_key=loss_key(0, step))[view]
+        return jnp.stack([jnp.abs(hook(i, x, None)[0] - x).max((1, 2)) > 1e-6 for i in range(layers + 1)])
+
+    found = np.asarray(jax.jit(jax.vmap(changed))(jnp.arange(steps)))  # [steps layers rows]
+    alone = np.asarray(mixed.named(keys)[f"partner_{view}_mixed"]) == np.arange(rows)
+    assert alone.any() and not alone.all()
+    np.testing.assert_array_equal(found.sum(1), np.broadcast_to(~alone, (steps, rows)))  # its own partner stays as it is
+    at = found.any(2)
+    assert (at.sum(1) == 1).all()
+    chance = 1 / (layers + 1)
+    np.testing.assert_allclose(at.mean(0), chance, atol=4 * np.sqrt(chance * (1 - chance) / steps))
+
+
+@pytest.mark.parametrize("name", ["text", "decoder"])
+def test_a_causal_tower_pools_the_tokens_that_count_in_both_inputs(name):
+    tower, (ids, mask), keys = toys.tower(name, causal=True, pooling="mean", embed_dim=0), toys.texts(rows=8), {"text": toys.keys(8)}
+    mixed, params = mixing.Mixing("mixed", ("text",), (tower.layers,), GROUP), toys.init(tower, ids, mask)
+    both = mask & mask[mixed.named(keys)["partner_text_mixed"]]
+    shorter = (both != mask).any(1)
+    assert shorter.any()
+
+    @jax.jit
+    def read(ids, step):
+        hook = mixed.hooks(keys, step_key=loss_key(0, step))["text"]
+        return tower.apply({"params": params}, ids, mask, capture=("tokens",), hook=hook)
+
+    for step in range(6):  # so that each layer has its turn
+        found = read(ids, step)
+        mean = lambda mask, tokens=found["tokens"]: (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+        np.testing.assert_allclose(found["embedding"], mean(both), atol=1e-5)
+        assert (np.abs(found["embedding"] - mean(mask)).max(1)[shorter] > 1e-2).all()
+        np.testing.assert_allclose(read(jnp.where(both, ids, 17), step)["embedding"], found["embedding"], atol=1e-5)
+        assert (np.abs(read(ids.at[:, 0].set(17), step)["embedding"] - found["embedding"]).max(1) > 1e-2).all()
 
 
 @pytest.mark.many_processes  # compiles a whole run, twice
@@ -136,4 +183,11 @@ def test_what_cannot_be_mixed_is_refused(change, said):
     model = config().model
     model.mixing.mixed.update(change)
     with pytest.raises(ConfigError, match=said):
+        mixing.make(model, dual.build(model).towers, 16)
+
+
+def test_a_tower_that_reads_the_end_of_a_text_is_not_mixed():
+    model = config().model
+    model.towers.text.options.pooling = "eos"
+    with pytest.raises(ConfigError, match="text would read an end that its partner lacks; set its options.pooling to 'mean' or 'last'"):
         mixing.make(model, dual.build(model).towers, 16)

@@ -127,7 +127,8 @@ def measure(workdirs: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
         images, texts = model.encode(task.images, "image"), model.encode(task.texts, "text")
         found[run] = 1 / (1 + metrics.ranks(images, texts, np.asarray(task.relevant)).reference)
         if teacher := RUNS[run][0]:
-            found[f"captions_{teacher}"] = np.load(pathlib.Path(model.config.data.transforms.text.options.path) / "found.npy")
+            kept = pathlib.Path(model.config.data.transforms.text.options.path)
+            found[f"captions_{teacher}"] = np.load(kept / "found.npy", allow_pickle=False)
     return found
 
 

@@ -216,16 +216,16 @@ def test_a_refused_quota_is_one_line(world):
 
 @pytest.mark.many_processes
 @pytest.mark.parametrize(
-    "states, message",
+    "states, seconds, message",
     [
-        (["WAITING_FOR_RESOURCES"], "is still WAITING_FOR_RESOURCES after 0 seconds; set cluster.wait_seconds higher"),
-        (["PROVISIONING", "FAILED"], "is FAILED: There is no more capacity in the zone; look at zone"),
+        (["WAITING_FOR_RESOURCES"], 0.3, "is still WAITING_FOR_RESOURCES after 0 seconds; set cluster.wait_seconds higher"),
+        (["PROVISIONING", "FAILED"], 60, "is FAILED: There is no more capacity in the zone; look at zone"),
     ],
 )
-def test_a_resource_that_never_becomes_active_is_an_error_in_bounded_time(world, states, message):
+def test_a_resource_that_never_becomes_active_is_an_error_in_bounded_time(world, states, seconds, message):
     world.plan(states=states)
     with pytest.raises(ConfigError, match=message):
-        world.run(wait_seconds=0.3)
+        world.run(wait_seconds=seconds)
     assert world.left() == [] and world.steps() == []
 
 
